@@ -1,0 +1,1 @@
+//! A plan into results: bounded, memoized, each action once.

@@ -1,0 +1,123 @@
+//! Everything a person or a program may want to know of a run, as data.
+//!
+//! One stream; the terminal, plain lines and `--json` are renderers of it. Nothing below the edge prints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::digest::Digest;
+
+/// How a node came to its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was in the action cache.
+    Cached,
+    /// It ran.
+    Ran,
+    /// It ran and failed, or could not run.
+    Failed,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// So many actions may be needed in this run.
+    Planned {
+        /// How many.
+        actions: usize,
+    },
+    /// An action starts to run.
+    Started {
+        /// Its label.
+        label: String,
+    },
+    /// An action has a result, or failed.
+    Finished {
+        /// Its label.
+        label: String,
+        /// Its key; `None` if it failed before its inputs were known.
+        key: Option<Digest>,
+        /// How it came about.
+        outcome: Outcome,
+        /// How long the run took; zero for a cached result.
+        #[serde(serialize_with = "seconds")]
+        wall: Duration,
+    },
+    /// Bytes came in from a source or went out to a registry.
+    Transferred {
+        /// What moved: a label or a blob.
+        what: String,
+        /// Which way.
+        direction: Direction,
+        /// How many bytes since the last event for `what`.
+        bytes: u64,
+    },
+    /// A blob is in the registry.
+    Pushed {
+        /// The blob's `sha256:…`.
+        blob: String,
+        /// How it got there.
+        how: Pushed,
+    },
+    /// Something that a person should know; the run goes on.
+    Warning {
+        /// One lower-case sentence fragment.
+        message: String,
+    },
+}
+
+/// Which way bytes move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From a source to the store.
+    In,
+    /// From the store to a registry.
+    Out,
+}
+
+/// How a blob got into a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pushed {
+    /// It was there.
+    Present,
+    /// The registry took it from another repository of its own.
+    Mounted,
+    /// It was sent.
+    Uploaded,
+}
+
+fn seconds<S: serde::Serializer>(wall: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(wall.as_secs_f64())
+}
+
+/// Where events go. Cheap to clone; called from any thread, never blocks for long.
+#[derive(Clone)]
+pub struct Events(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl Events {
+    /// Events go to `sink`.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Events {
+        Events(Arc::new(sink))
+    }
+
+    /// Events go nowhere.
+    pub fn none() -> Events {
+        Events::new(|_| {})
+    }
+
+    /// Says that something happened.
+    pub fn emit(&self, event: Event) {
+        (self.0)(event);
+    }
+
+    /// Says something that a person should know.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.emit(Event::Warning {
+            message: message.into(),
+        });
+    }
+}

@@ -1,0 +1,1 @@
+//! Sources: pinned bytes from package registries and addresses, unpacked into trees.

@@ -1,0 +1,25 @@
+//! skep builds a project's container images hermetically, and pushes them by digest.
+//!
+//! Data flows one way, and modules import only from lower floors (ARCHITECTURE.md has the table):
+//!
+//! recipe files → [`plan`] → action results → [`image`] → registry
+
+pub mod action;
+pub mod assemble;
+pub mod build;
+pub mod cli;
+pub mod digest;
+pub mod engine;
+pub mod event;
+pub mod fetch;
+pub mod image;
+pub mod lock;
+pub mod plan;
+pub mod platform;
+pub mod push;
+pub mod recipe;
+pub mod registry;
+pub mod sandbox;
+pub mod source;
+pub mod store;
+pub mod tree;

@@ -1,0 +1,1 @@
+//! Images into a registry: only what it lacks.

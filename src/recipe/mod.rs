@@ -1,0 +1,1 @@
+//! Recipes: Starlark evaluated into a plan. The only importer of starlark.

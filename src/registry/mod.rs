@@ -1,0 +1,1 @@
+//! OCI registries: a client, and a server out of the store.

@@ -1,0 +1,1 @@
+//! The disk that is ours: blobs, action results and materialized trees.
