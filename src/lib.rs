@@ -7,6 +7,7 @@
 pub mod action;
 pub mod assemble;
 pub mod build;
+pub mod cancel;
 pub mod cli;
 pub mod digest;
 pub mod engine;
