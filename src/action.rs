@@ -106,7 +106,9 @@ impl Action {
         self.command.argv.first()?.strip_prefix("skep:")
     }
 
-    /// The REAPI messages, encoded: the `Command`, and the `Action` that names it.
+    /// The REAPI messages, encoded: the `Command`, and the `Action` that names it. The platform stands in
+    /// both, because executors before REAPI 2.2 read it from the command.
+    #[expect(deprecated, reason = "older executors read `Command.platform`")]
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let command = &self.command;
         let sandboxed = self.builtin_name().is_none();
@@ -132,7 +134,7 @@ impl Action {
         let action_bytes = reapi::Action {
             command_digest: Some(Digest::of(&command_bytes).to_proto()),
             input_root_digest: Some(self.input_root.to_proto()),
-            timeout: sandboxed.then(|| protobuf::Duration {
+            timeout: sandboxed.then_some(protobuf::Duration {
                 seconds: command.limits.timeout.as_secs() as i64,
                 nanos: 0,
             }),
@@ -306,11 +308,11 @@ mod tests {
         let path = || "p".parse::<TreePath>().unwrap();
         let changes: [fn(&mut Action, TreePath); 9] = [
             |a, _| a.command.argv.push("y".into()),
-            |a, _| drop(a.command.env.insert("A".into(), "1".into())),
+            |a, _| a.command.env.extend([("A".into(), "1".into())]),
             |a, p| a.command.cwd = p,
-            |a, p| drop(a.command.outputs.insert(p)),
-            |a, p| drop(a.command.writable.insert(p)),
-            |a, p| drop(a.command.secrets.insert(p, Fingerprint::of("t", b"s"))),
+            |a, p| assert!(a.command.outputs.insert(p)),
+            |a, p| assert!(a.command.writable.insert(p)),
+            |a, p| a.command.secrets.extend([(p, Fingerprint::of("t", b"s"))]),
             |a, _| a.command.limits.max_output += 1,
             |a, _| a.command.limits.timeout += Duration::from_secs(1),
             |a, _| a.input_root = Digest::of(b"x"),

@@ -132,7 +132,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
 }
 
 /// Digests what is written to it, in constant memory.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Hasher {
     state: sha2::Sha256,
     size: u64,

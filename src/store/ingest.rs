@@ -1,0 +1,167 @@
+//! A directory that an action filled, taken into the store. Everything in it is hostile; the processes
+//! that wrote it must be gone.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+use super::Store;
+use super::error::{Error, io as failed};
+use crate::digest::Digest;
+use crate::tree::{Directories as _, Directory, Name, Node, TreePath, link_stays_inside};
+
+/// What bounds one directory.
+#[derive(Clone, Debug)]
+pub struct IngestLimits {
+    /// Bytes of all files together.
+    pub max_bytes: u64,
+    /// Files, directories and links together.
+    pub max_entries: u64,
+}
+
+impl Default for IngestLimits {
+    fn default() -> IngestLimits {
+        IngestLimits {
+            max_bytes: 8 << 30,
+            max_entries: 1_000_000,
+        }
+    }
+}
+
+/// Why a directory is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// It holds something that no tree can.
+    #[error("`{path}` {problem}")]
+    Refused {
+        /// Where, from the directory's root.
+        path: String,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// More bytes than allowed.
+    #[error("more than {0} bytes of output")]
+    TooLarge(u64),
+    /// More files than allowed.
+    #[error("more than {0} files of output")]
+    TooMany(u64),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Store {
+    /// Takes in the directory at `dir` and gives the digest of its tree. Refuses setuid and setgid files,
+    /// devices, sockets, pipes, names that are not UTF-8, and symlinks that are absolute or leave it.
+    pub fn ingest(&self, dir: &Path, limits: &IngestLimits) -> Result<Digest, IngestError> {
+        let mut left = limits.clone();
+        self.ingest_directory(dir, &TreePath::root(), limits, &mut left)
+    }
+
+    fn ingest_directory(
+        &self,
+        dir: &Path,
+        at: &TreePath,
+        limits: &IngestLimits,
+        left: &mut IngestLimits,
+    ) -> Result<Digest, IngestError> {
+        if at.names().len() >= TreePath::MAX_DEPTH {
+            return Err(refused(at, "is nested too deeply"));
+        }
+        // The action may have taken its own right to read.
+        super::disk::chmod(dir, 0o755)?;
+        let mut directory = Directory::new();
+        for entry in fs::read_dir(dir).map_err(failed("read", dir))? {
+            let entry = entry.map_err(failed("read", dir))?;
+            let shown = entry.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .file_name()
+                .into_string()
+                .ok()
+                .and_then(|name| Name::new(&name).ok());
+            let Some(name) = name else {
+                return Err(refused_name(at, &shown));
+            };
+            left.max_entries = left
+                .max_entries
+                .checked_sub(1)
+                .ok_or(IngestError::TooMany(limits.max_entries))?;
+            let path = at.join(&name);
+            let node = self.ingest_entry(&entry.path(), &path, limits, left)?;
+            directory.insert(name, node);
+        }
+        Ok(self.save(&directory)?)
+    }
+
+    fn ingest_entry(
+        &self,
+        file: &Path,
+        path: &TreePath,
+        limits: &IngestLimits,
+        left: &mut IngestLimits,
+    ) -> Result<Node, IngestError> {
+        let metadata = fs::symlink_metadata(file).map_err(failed("read", file))?;
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            return Ok(Node::Directory(self.ingest_directory(file, path, limits, left)?));
+        }
+        if kind.is_symlink() {
+            let target = fs::read_link(file).map_err(failed("read", file))?;
+            return match target.to_str() {
+                Some(target) if link_stays_inside(path, target) => Ok(Node::Symlink(target.to_owned())),
+                _ => Err(refused(
+                    path,
+                    &format!("is a symlink to `{}`, which leaves the output", target.display()),
+                )),
+            };
+        }
+        if !kind.is_file() {
+            let what = match () {
+                () if kind.is_fifo() => "a pipe",
+                () if kind.is_socket() => "a socket",
+                () => "a device",
+            };
+            return Err(refused(
+                path,
+                &format!("is {what}; an output holds files, directories and symlinks"),
+            ));
+        }
+        if metadata.mode() & 0o6000 != 0 {
+            return Err(refused(path, "is setuid or setgid"));
+        }
+        left.max_bytes = left
+            .max_bytes
+            .checked_sub(metadata.len())
+            .ok_or(IngestError::TooLarge(limits.max_bytes))?;
+        Ok(Node::File {
+            digest: self.ingest_file(file, metadata.mode())?,
+            executable: metadata.mode() & 0o100 != 0,
+        })
+    }
+
+    /// Keeps the content of a regular file of our own.
+    fn ingest_file(&self, file: &Path, mode: u32) -> Result<Digest, Error> {
+        if mode & 0o400 == 0 {
+            super::disk::chmod(file, 0o600)?;
+        }
+        let mut from = File::open(file).map_err(failed("read", file))?;
+        let mut writer = self.writer()?;
+        io::copy(&mut from, &mut writer).map_err(failed("write", writer.path()))?;
+        writer.finish()
+    }
+}
+
+fn refused(path: &TreePath, problem: &str) -> IngestError {
+    IngestError::Refused {
+        path: path.to_string(),
+        problem: problem.to_owned(),
+    }
+}
+
+fn refused_name(at: &TreePath, shown: &str) -> IngestError {
+    IngestError::Refused {
+        path: at.to_string(),
+        problem: format!("holds `{shown}`, whose name is not UTF-8 or not allowed in a tree"),
+    }
+}
