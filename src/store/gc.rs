@@ -73,7 +73,8 @@ impl Store {
                 }
             }
         }
-        for area in ["trees", "exec", "blobs"] {
+        // Trees last: removing a link is a change to the blob's inode, which would look used.
+        for area in ["blobs", "exec", "trees"] {
             self.sweep_area(area, bound, &mark, &mut report)?;
         }
         if report.results + report.blobs > 0 {
