@@ -2,6 +2,7 @@
 //!
 //! Reads configuration once, when it is first needed. Downloads indexes, never the packages themselves.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Url;
@@ -146,6 +147,11 @@ impl Locator {
         let read = |host: &Host, registries: &Registries| apt::mirrors(host, registries.debian.as_deref());
         let mirrors = self.debian.get_or_try_init(|| self.read(read)).await?;
         Ok(mirrors)
+    }
+
+    /// The directory of the system's OpenPGP key rings.
+    pub(super) fn key_rings(&self) -> &Path {
+        &self.host.key_rings
     }
 
     /// A request for a file, with the credentials that its registry or the user's netrc has for it.

@@ -9,14 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::http::Sink;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::plan::Integrity;
 
 /// A file that is hashed while it is written.
 pub(super) struct Download {
     path: PathBuf,
     file: File,
-    sha256: Sha256,
+    sha256: Hasher,
     /// Only where it is asked for: it costs as much again.
     sha512: Option<Sha512>,
     progress: Box<dyn Fn(u64) + Send>,
@@ -32,7 +32,7 @@ impl Download {
         Ok(Download {
             path: path.to_owned(),
             file: File::create(path)?,
-            sha256: Sha256::new(),
+            sha256: Hasher::new(),
             sha512: matches!(integrity, Integrity::Sha512(_)).then(Sha512::new),
             progress: Box::new(progress),
         })
@@ -41,7 +41,7 @@ impl Download {
     /// The file's hash in the form of `integrity`; `None` where that is not a hash of the file.
     pub(super) fn hash(&self, integrity: &Integrity) -> Option<Integrity> {
         match integrity {
-            Integrity::Sha256(_) => Some(Integrity::Sha256(hex(&self.sha256.clone().finalize()))),
+            Integrity::Sha256(_) => Some(Integrity::Sha256(self.sha256.clone().finish().hex())),
             Integrity::Sha512(_) => {
                 let hash = self.sha512.clone().unwrap_or_default().finalize();
                 Some(Integrity::Sha512(STANDARD.encode(hash)))
@@ -54,7 +54,7 @@ impl Download {
 impl Sink for Download {
     fn restart(&mut self) -> io::Result<()> {
         self.file = File::create(&self.path)?;
-        self.sha256 = Sha256::new();
+        self.sha256 = Hasher::new();
         self.sha512 = self.sha512.take().map(|_| Sha512::new());
         Ok(())
     }
@@ -99,15 +99,10 @@ pub(super) fn h1(files: &[(String, Digest)]) -> String {
     STANDARD.encode(hash.finalize())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `printf` and `sha256sum` gave the expected values.
     #[test]
     fn h1_is_the_hash_of_sorted_lines() {
         let file = |name: &str| (name.to_owned(), Digest::of(name.as_bytes()));

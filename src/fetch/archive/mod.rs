@@ -35,8 +35,10 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries, and the directories that their names imply.
     pub entries: usize,
-    /// How many times larger than the archive its content may be, beyond the first 64 MiB.
+    /// How many times larger than the archive its content may be.
     pub ratio: u64,
+    /// So many bytes may come from the smallest archive.
+    pub floor: u64,
 }
 
 impl Default for Limits {
@@ -45,11 +47,10 @@ impl Default for Limits {
             bytes: 8 << 30,
             entries: 1_000_000,
             ratio: 1000,
+            floor: 64 << 20,
         }
     }
 }
-
-const RATIO_FREE: u64 = 64 << 20;
 
 /// Why an archive gave no tree.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +164,7 @@ pub(super) fn unpack(
         executable,
         budget: limits
             .bytes
-            .min(size.saturating_mul(limits.ratio).saturating_add(RATIO_FREE)),
+            .min(size.saturating_mul(limits.ratio).max(limits.floor)),
         entries: limits.entries,
         cancel,
     };

@@ -33,6 +33,8 @@ pub(super) struct Host {
     pub home: Option<PathBuf>,
     /// The system's configuration, `/etc`.
     pub etc: PathBuf,
+    /// The directory of the system's OpenPGP key rings.
+    pub key_rings: PathBuf,
     /// The project's root.
     pub project: PathBuf,
     /// Whether installed clients may be asked.
@@ -48,6 +50,7 @@ impl Host {
                 .collect(),
             home: std::env::home_dir(),
             etc: "/etc".into(),
+            key_rings: "/usr/share/keyrings".into(),
             project: project.to_owned(),
             clients: true,
         }

@@ -23,7 +23,6 @@ use crate::store::Store;
 const MAX_RELEASE: u64 = 4 << 20;
 /// `Packages` of a whole suite is about 50 MB.
 const MAX_PACKAGES: u64 = 512 << 20;
-const KEY_RINGS: &str = "/usr/share/keyrings";
 
 /// One suite of one mirror.
 pub(super) struct Suite<'a> {
@@ -91,12 +90,12 @@ impl Suite<'_> {
             url: redact(url),
             reason,
         };
-        let keys = key_rings(self.mirror.signed_by.as_deref());
-        if !keys.is_empty() {
+        let key_ring = key_ring(self.mirror.signed_by.as_deref(), self.locator.key_rings());
+        if let Some(key_ring) = key_ring {
             let scratch = self.store.scratch()?;
             let verified = blocking({
                 let signed = signed.clone();
-                move || run_gpgv(&keys, scratch.path(), &signed)
+                move || run_gpgv(&key_ring, scratch.path(), &signed)
             });
             match verified.await {
                 Some(Ok(text)) => return Ok(text),
@@ -121,31 +120,24 @@ impl Suite<'_> {
     }
 }
 
-/// The key rings that exist: the one that is configured, or Debian's own.
-fn key_rings(configured: Option<&Path>) -> Vec<PathBuf> {
-    match configured {
-        Some(path) => vec![path.to_owned()],
-        None => {
-            let entries = std::fs::read_dir(KEY_RINGS).into_iter().flatten().flatten();
-            let mut found: Vec<_> = entries.map(|entry| entry.path()).collect();
-            let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-            found.retain(|path| name(path).is_some_and(|name| name == "debian-archive-keyring.gpg"));
-            found
-        }
-    }
+/// The key ring that is configured, or Debian's own among the system's, if it is there.
+fn key_ring(configured: Option<&Path>, system: &Path) -> Option<PathBuf> {
+    let debian = || system.join("debian-archive-keyring.gpg");
+    configured
+        .map(Path::to_owned)
+        .or_else(|| Some(debian()).filter(|path| path.exists()))
 }
 
 /// What `gpgv` found to be signed; `None` if there is no `gpgv`.
-fn run_gpgv(keys: &[PathBuf], scratch: &Path, signed: &[u8]) -> Option<Result<String, String>> {
+fn run_gpgv(key_ring: &Path, scratch: &Path, signed: &[u8]) -> Option<Result<String, String>> {
     let (input, output) = (scratch.join("InRelease"), scratch.join("Release"));
     if let Err(error) = std::fs::write(&input, signed) {
         return Some(Err(error.to_string()));
     }
     let mut command = Command::new("gpgv");
-    for key in keys {
-        command.arg("--keyring").arg(key);
-    }
     command
+        .arg("--keyring")
+        .arg(key_ring)
         .arg("--output")
         .arg(&output)
         .arg(&input)
@@ -274,7 +266,7 @@ mod tests {
         let key = dir.path().join("keys.gpg");
         std::fs::write(&key, "").unwrap();
         // Without gpgv on this machine there is nothing to be shown.
-        if let Some(verified) = run_gpgv(&[key], dir.path(), release().as_bytes()) {
+        if let Some(verified) = run_gpgv(&key, dir.path(), release().as_bytes()) {
             assert!(verified.unwrap_err().starts_with("no known key signed it"));
         }
     }
