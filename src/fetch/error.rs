@@ -32,12 +32,12 @@ pub enum Error {
     },
     /// Nothing says where an ecosystem's packages come from.
     #[error(
-        "no address for {ecosystem} packages: neither {asked} says where they are; write in skep.toml\n\n    [registries]\n    {key} = \"https://…\"\n"
+        "no address for {ecosystem} packages: {asked} says where they are; write in skep.toml\n\n    [registries]\n    {key} = \"https://…\"\n"
     )]
     NoAddress {
         /// `Go`, `npm`, `PyPI` or `Debian`.
         ecosystem: &'static str,
-        /// Where skep looked.
+        /// Where skep looked, as in `neither … nor …`.
         asked: &'static str,
         /// The key of `[registries]`.
         key: &'static str,
@@ -122,6 +122,7 @@ impl Error {
         match self {
             Error::Cancelled | Error::Disk { .. } | Error::Store(_) | Error::Offline { .. } => true,
             Error::Archive { error, .. } => matches!(error, ArchiveError::Store(_)),
+            Error::Transfer { failure, .. } => matches!(failure, Failure::Sink(_)),
             _ => false,
         }
     }

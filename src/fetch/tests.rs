@@ -21,12 +21,16 @@ struct Lab {
 
 impl Lab {
     fn new(host: Host, settings: Settings) -> Lab {
+        Lab::with(host, settings, HASTY)
+    }
+
+    fn with(host: Host, settings: Settings, policy: Policy) -> Lab {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
         let sink = Events::new(move |event| seen.lock().unwrap().push(event));
-        let fetcher = Fetcher::with(Arc::clone(&store), settings, sink, host, HASTY).unwrap();
+        let fetcher = Fetcher::with(Arc::clone(&store), settings, sink, host, policy).unwrap();
         Lab {
             _dir: dir,
             store,
@@ -277,8 +281,8 @@ async fn netrc_credentials_reach_their_host() {
     );
 }
 
-#[tokio::test]
-async fn a_lock_is_made_from_what_the_release_vouches_for() {
+/// A mirror at `good/`, and one at `evil/` whose `Packages` is not what its release says.
+async fn mirror() -> Server {
     let packages = "Package: aa\nVersion: 1\nArchitecture: arm64\nDepends: bb\nFilename: pool/a.deb\nSize: 1\n\
                     SHA256: 0000000000000000000000000000000000000000000000000000000000000000\n\n\
                     Package: bb\nVersion: 2\nArchitecture: all\nFilename: pool/b.deb\nSize: 2\n\
@@ -290,7 +294,7 @@ async fn a_lock_is_made_from_what_the_release_vouches_for() {
         digest.hex(),
         digest.size()
     );
-    let server = Server::start(move |path, _| match path {
+    Server::start(move |path, _| match path {
         "/good/dists/test/InRelease" | "/evil/dists/test/InRelease" => ok(release.as_bytes()),
         "/good/dists/test/main/binary-arm64/Packages" => ok(packages.as_bytes()),
         "/evil/dists/test/main/binary-arm64/Packages" => {
@@ -298,7 +302,12 @@ async fn a_lock_is_made_from_what_the_release_vouches_for() {
         }
         _ => respond("404 Not Found", "", b""),
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_lock_is_made_from_what_the_release_vouches_for() {
+    let server = mirror().await;
     let etc = tempfile::tempdir().unwrap();
     std::fs::create_dir(etc.path().join("apt")).unwrap();
     let line = |root: &str| format!("deb {} test main\n", server.at(root));
@@ -368,22 +377,17 @@ async fn the_configured_registries_answer() {
         project: std::env::current_dir().unwrap(),
         ..Settings::default()
     };
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
-    let fetcher = Fetcher::new(Arc::clone(&store), settings, Events::none()).unwrap();
-    let cancel = Cancel::default();
+    let lab = Lab::with(Host::current(&settings.project), settings, Policy::default());
     let fetch = async |source: &str, integrity: &str, unpack: Unpack| {
-        let fetch = Fetch {
-            sources: vec![source.to_owned()],
-            integrity: integrity.parse().unwrap(),
-            unpack,
-        };
-        let tree = fetcher
-            .fetch(source, &fetch, &cancel)
+        let tree = lab
+            .fetch(&[source], integrity, unpack)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         let mut names = Vec::new();
-        ops::walk(&*store, &tree.root, &mut |path, _| names.push(path.to_string())).unwrap();
+        ops::walk(&*lab.store, &tree.root, &mut |path, _| {
+            names.push(path.to_string())
+        })
+        .unwrap();
         names
     };
     let uuid = "pkg:golang/github.com/google/uuid@v1.6.0";
@@ -411,8 +415,9 @@ async fn the_configured_registries_answer() {
             packages: vec!["tzdata".into(), "ca-certificates".into(), "libstdc++6".into()],
             exclude: vec!["debconf".into(), "openssl".into()],
         };
-        let lock = fetcher
-            .lock_debian(&request, &cancel)
+        let lock = lab
+            .fetcher
+            .lock_debian(&request, &Cancel::default())
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         let names: Vec<_> = lock

@@ -228,7 +228,9 @@ impl<R: Read> Read for Budgeted<'_, R> {
 /// What a failed read of archive content means.
 fn read_error(error: io::Error) -> ArchiveError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Stop>()) {
-        Some(Stop::Budget) => ArchiveError::TooLarge("8 GiB, or 1,000 times its own size".to_owned()),
+        Some(Stop::Budget) => {
+            ArchiveError::TooLarge("it may: 8 GiB, and 1,000 times its own size".to_owned())
+        }
         Some(Stop::Cancelled) => ArchiveError::Cancelled,
         None => ArchiveError::Malformed(error.to_string()),
     }
@@ -246,13 +248,17 @@ fn keep(store: &Store, content: &mut dyn Read) -> Result<Digest, ArchiveError> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(read_error(error)),
         };
-        writer
-            .write_all(&buffer[..read])
-            .map_err(|source| store::Error::Io {
+        let written = writer.write_all(&buffer[..read]);
+        written.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                store::Error::Full(store.root().to_owned())
+            }
+            _ => store::Error::Io {
                 what: "write",
                 path: writer.path().to_owned(),
                 source,
-            })?;
+            },
+        })?;
     }
 }
 

@@ -51,7 +51,7 @@ pub(in crate::fetch) fn mirrors(host: &Host, registries: Option<&str>) -> Result
         false => Ok(mirrors),
         true => Err(Error::NoAddress {
             ecosystem: "Debian",
-            asked: "`/etc/apt`",
+            asked: "nothing in `/etc/apt`",
             key: "debian",
         }),
     }

@@ -54,7 +54,7 @@ pub(in crate::fetch) fn configuration(host: &Host, registries: Option<&str>) -> 
     if proxies.is_empty() {
         return Err(Error::NoAddress {
             ecosystem: "Go",
-            asked: "GOPROXY, `go env`",
+            asked: "neither GOPROXY nor `go env`",
             key: "go",
         });
     }
@@ -181,7 +181,7 @@ mod tests {
     fn no_address_says_what_to_write() {
         let error = configuration(&host(&[]), None).unwrap_err();
         insta::assert_snapshot!(error, @r#"
-        no address for Go packages: neither GOPROXY, `go env` says where they are; write in skep.toml
+        no address for Go packages: neither GOPROXY nor `go env` says where they are; write in skep.toml
 
             [registries]
             go = "https://…"

@@ -1,6 +1,7 @@
 //! npm's configuration: `.npmrc` files and `npm_config_…` variables, with scopes and tokens.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,11 +13,13 @@ use crate::fetch::error::Error;
 use crate::fetch::registry::Base;
 
 /// All settings of npm, the nearest winning.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::fetch) struct NpmConfig {
     settings: BTreeMap<String, String>,
     registries: Option<String>,
     host: Host,
+    /// What `npm` itself said, once it was asked.
+    asked: OnceLock<Option<String>>,
 }
 
 /// Reads variables, then the project's, the user's and the system's `.npmrc`.
@@ -43,6 +46,7 @@ pub(in crate::fetch) fn configuration(host: &Host, registries: Option<&str>) -> 
         settings,
         registries: registries.map(str::to_owned),
         host: host.clone(),
+        asked: OnceLock::new(),
     })
 }
 
@@ -54,10 +58,10 @@ impl NpmConfig {
             .or_else(|| self.settings.get("registry"))
             .or(self.registries.as_ref())
             .cloned()
-            .or_else(|| self.host.ask(&["npm", "config", "get", "registry"]))
+            .or_else(|| self.ask().clone())
             .ok_or(Error::NoAddress {
                 ecosystem: "npm",
-                asked: "`.npmrc`, npm_config_registry, `npm config`",
+                asked: "neither npm_config_registry nor `.npmrc` nor `npm config`",
                 key: "npm",
             })?;
         let base = base_address("npm's registry", &text)?;
@@ -65,6 +69,11 @@ impl NpmConfig {
             credential: self.credential(&base.url).or(base.credential),
             url: base.url,
         })
+    }
+
+    fn ask(&self) -> &Option<String> {
+        self.asked
+            .get_or_init(|| self.host.ask(&["npm", "config", "get", "registry"]))
     }
 
     /// The credentials that `.npmrc` has for an address: those of the longest `//host/path/` that it is

@@ -28,7 +28,7 @@ pub(in crate::fetch) fn index(host: &Host, registries: Option<&str>) -> Result<B
         .or_else(asked)
         .ok_or(Error::NoAddress {
             ecosystem: "PyPI",
-            asked: "PIP_INDEX_URL, `pip.conf`, pip",
+            asked: "neither PIP_INDEX_URL nor `pip.conf` nor pip",
             key: "pypi",
         })?;
     base_address("the index of pip", &url)

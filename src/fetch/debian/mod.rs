@@ -12,6 +12,7 @@ mod packages;
 mod relation;
 mod release;
 mod resolve;
+mod signature;
 mod version;
 
 use crate::cancel::Cancel;

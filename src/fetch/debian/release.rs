@@ -1,13 +1,12 @@
 //! A suite's signed index, and the `Packages` file that it vouches for.
 
 use std::io::{BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use reqwest::Url;
 
 use super::LockError;
 use super::control::paragraphs;
+use super::signature::{key_ring, run_gpgv, signed_text};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::event::Events;
@@ -120,50 +119,6 @@ impl Suite<'_> {
     }
 }
 
-/// The key ring that is configured, or Debian's own among the system's, if it is there.
-fn key_ring(configured: Option<&Path>, system: &Path) -> Option<PathBuf> {
-    let debian = || system.join("debian-archive-keyring.gpg");
-    configured
-        .map(Path::to_owned)
-        .or_else(|| Some(debian()).filter(|path| path.exists()))
-}
-
-/// What `gpgv` found to be signed; `None` if there is no `gpgv`.
-fn run_gpgv(key_ring: &Path, scratch: &Path, signed: &[u8]) -> Option<Result<String, String>> {
-    let (input, output) = (scratch.join("InRelease"), scratch.join("Release"));
-    if let Err(error) = std::fs::write(&input, signed) {
-        return Some(Err(error.to_string()));
-    }
-    let mut command = Command::new("gpgv");
-    command
-        .arg("--keyring")
-        .arg(key_ring)
-        .arg("--output")
-        .arg(&output)
-        .arg(&input)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
-    let ran = match command.output() {
-        Ok(ran) => ran,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => return Some(Err(format!("gpgv: {error}"))),
-    };
-    if !ran.status.success() {
-        let said: String = String::from_utf8_lossy(&ran.stderr).chars().take(1000).collect();
-        return Some(Err(format!("no known key signed it; gpgv says\n{}", said.trim())));
-    }
-    Some(std::fs::read_to_string(&output).map_err(|error| error.to_string()))
-}
-
-/// The text of a clear-signed message (RFC 9580, section 7), unverified.
-fn signed_text(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("-----BEGIN PGP SIGNED MESSAGE-----")?;
-    let (text, _) = rest.split_once("\n-----BEGIN PGP SIGNATURE-----")?;
-    let (_, text) = text.trim_start_matches(['\r', '\n']).split_once("\n\n")?;
-    let lines = text.lines().map(|line| line.strip_prefix("- ").unwrap_or(line));
-    Some(lines.collect::<Vec<_>>().join("\n"))
-}
-
 /// The best-compressed `Packages` that a release lists, and whether files can be had by hash.
 fn read_release(text: &str, request: &DebianRequest) -> Result<(Listed, bool), String> {
     let release = paragraphs(text).next().ok_or("it is empty")?;
@@ -257,24 +212,11 @@ mod tests {
             ..request("bookworm")
         };
         insta::assert_snapshot!(read_release(&text, &amd64).unwrap_err(), @"it lists no `main/binary-amd64/Packages`");
-        assert!(signed_text("Suite: bookworm\n").is_none());
-    }
-
-    #[test]
-    fn an_unsigned_release_does_not_pass_gpgv() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("keys.gpg");
-        std::fs::write(&key, "").unwrap();
-        // Without gpgv on this machine there is nothing to be shown.
-        if let Some(verified) = run_gpgv(&key, dir.path(), release().as_bytes()) {
-            assert!(verified.unwrap_err().starts_with("no known key signed it"));
-        }
     }
 
     proptest::proptest! {
         #[test]
         fn no_release_panics(text in "(Suite: bookworm\n|SHA256:\n| 0 1 main/binary-arm64/Packages\n|-----BEGIN PGP SIGNED MESSAGE-----|\n|\\PC){0,20}") {
-            let _ = signed_text(&text);
             let _ = read_release(&text, &request("bookworm"));
         }
     }

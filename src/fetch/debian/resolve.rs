@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
             if self.excluded.contains(name.as_str()) {
                 return Err(LockError::Request {
                     what: name.clone(),
-                    expected: "both a package that is wanted and one that is excluded",
+                    expected: "a package to ask for, as the same request excludes it",
                 });
             }
             match self.packages.get(name) {
