@@ -4,7 +4,9 @@
 //! cost is that of the directories on the way. They carry structure only; [`super::Metadata`] has its own
 //! `select`, `extend` and `retain`, and the caller applies both.
 
-use super::{Directories, Directory, Node, TreePath, link_stays_inside};
+use std::collections::BTreeMap;
+
+use super::{Directories, Directory, Name, Node, TreePath, link_stays_inside};
 use crate::digest::Digest;
 
 /// Why an operation gave no tree.
@@ -47,6 +49,71 @@ impl<E> From<E> for Error<E> {
 }
 
 type Result<T, D> = std::result::Result<T, Error<<D as Directories>::Error>>;
+
+/// A tree of single entries. An entry may be a directory with content of its own, or an empty one; what
+/// two entries say of one path must be equal, or both directories.
+pub fn collect<D: Directories>(
+    dirs: &D,
+    entries: impl IntoIterator<Item = (TreePath, Node)>,
+) -> Result<Digest, D> {
+    #[derive(Default)]
+    struct Level {
+        below: BTreeMap<Name, Level>,
+        node: Option<Node>,
+    }
+    fn keep<D: Directories>(dirs: &D, level: Level, at: &TreePath) -> Result<Node, D> {
+        check_depth(at)?;
+        let conflict = || Error::Conflict {
+            path: at.clone(),
+            kinds: "entries (a file and a directory)",
+        };
+        match (level.node, level.below.is_empty()) {
+            (Some(node), true) => return Ok(node),
+            (Some(Node::Directory(content)), false) => {
+                let below = Level {
+                    node: None,
+                    below: level.below,
+                };
+                let Node::Directory(below) = keep(dirs, below, at)? else {
+                    return Err(conflict());
+                };
+                return Ok(Node::Directory(merge_two(dirs, content, below, at)?));
+            }
+            (Some(_), false) => return Err(conflict()),
+            (None, _) => {}
+        }
+        let mut directory = Directory::new();
+        for (name, below) in level.below {
+            let node = keep(dirs, below, &at.join(&name))?;
+            directory.insert(name, node);
+        }
+        Ok(Node::Directory(dirs.save(&directory)?))
+    }
+    let mut root = Level::default();
+    for (path, node) in entries {
+        let mut level = &mut root;
+        for name in path.names() {
+            level = level.below.entry(name.clone()).or_default();
+        }
+        let merged = match (level.node.take(), node) {
+            (Some(Node::Directory(one)), Node::Directory(two)) => {
+                Node::Directory(merge_two(dirs, one, two, &path)?)
+            }
+            (Some(one), two) if one != two => {
+                return Err(Error::Conflict {
+                    path,
+                    kinds: "entries",
+                });
+            }
+            (_, node) => node,
+        };
+        level.node = Some(merged);
+    }
+    match keep(dirs, root, &TreePath::root())? {
+        Node::Directory(root) => Ok(root),
+        _ => Err(Error::NotDirectory(TreePath::root())),
+    }
+}
 
 /// What stands at `path`; the root is a directory. `None` if nothing does; symlinks are not followed.
 pub fn lookup<D: Directories>(dirs: &D, root: &Digest, path: &TreePath) -> Result<Option<Node>, D> {
@@ -255,12 +322,11 @@ fn check_depth<E>(at: &TreePath) -> std::result::Result<(), Error<E>> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::HashMap;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::Name;
 
     /// Directories in memory.
     #[derive(Default)]
@@ -306,6 +372,34 @@ mod tests {
         let mut paths = Vec::new();
         walk(dirs, root, &mut |path, _| paths.push(path.to_string())).unwrap();
         paths
+    }
+
+    #[test]
+    fn collecting_entries_is_merging_them() {
+        let dirs = Memory::default();
+        let empty = Node::Directory(dirs.save(&Directory::new()).unwrap());
+        let inner = tree(&dirs, &[("x", "1")]);
+        let root = collect(
+            &dirs,
+            [
+                (path("a/b"), file("1")),
+                (path("a/c/d"), file("2")),
+                (path("e"), Node::Directory(inner)),
+                (path("e/y"), file("3")),
+                (path("f"), empty.clone()),
+                (path("a"), empty),
+            ],
+        )
+        .unwrap();
+        let files = tree(&dirs, &[("a/b", "1"), ("a/c/d", "2"), ("e/x", "1"), ("e/y", "3")]);
+        assert_eq!(remove(&dirs, &root, &path("f")).unwrap(), files);
+        for entries in [
+            [(path("a"), file("1")), (path("a/b"), file("1"))],
+            [(path("a"), file("1")), (path("a"), file("2"))],
+        ] {
+            let error = collect(&dirs, entries).unwrap_err();
+            assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+        }
     }
 
     #[test]
