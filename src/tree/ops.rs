@@ -4,7 +4,7 @@
 //! cost is that of the directories on the way. They carry structure only; [`super::Metadata`] has its own
 //! `select`, `extend` and `retain`, and the caller applies both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Directories, Directory, Name, Node, TreePath, link_stays_inside};
 use crate::digest::Digest;
@@ -77,7 +77,7 @@ pub fn collect<D: Directories>(
                 let Node::Directory(below) = keep(dirs, below, at)? else {
                     return Err(conflict());
                 };
-                return Ok(Node::Directory(merge_two(dirs, content, below, at)?));
+                return Ok(Node::Directory(merge_at(dirs, &[content, below], at)?));
             }
             (Some(_), false) => return Err(conflict()),
             (None, _) => {}
@@ -97,7 +97,7 @@ pub fn collect<D: Directories>(
         }
         let merged = match (level.node.take(), node) {
             (Some(Node::Directory(one)), Node::Directory(two)) => {
-                Node::Directory(merge_two(dirs, one, two, &path)?)
+                Node::Directory(merge_at(dirs, &[one, two], &path)?)
             }
             (Some(one), two) if one != two => {
                 return Err(Error::Conflict {
@@ -145,43 +145,57 @@ pub fn place<D: Directories>(dirs: &D, node: Node, at: &TreePath) -> Result<Dige
 
 /// All entries of `roots` in one tree. What two of them have at one path must be equal, or both directories.
 pub fn merge<D: Directories>(dirs: &D, roots: &[Digest]) -> Result<Digest, D> {
-    let mut merged = dirs.save(&Directory::new())?;
-    for root in roots {
-        merged = merge_two(dirs, merged, *root, &TreePath::root())?;
-    }
-    Ok(merged)
+    merge_at(dirs, roots, &TreePath::root())
 }
 
-fn merge_two<D: Directories>(dirs: &D, left: Digest, right: Digest, at: &TreePath) -> Result<Digest, D> {
-    if left == right {
-        return Ok(left);
-    }
+/// Reads each directory once and keeps only the results, however many trees there are.
+fn merge_at<D: Directories>(dirs: &D, roots: &[Digest], at: &TreePath) -> Result<Digest, D> {
     check_depth(at)?;
-    let mut merged = dirs.load(&left)?;
-    if merged.is_empty() {
-        return Ok(right);
+    let mut distinct: Vec<&Digest> = Vec::new();
+    let mut seen = HashSet::from([Digest::of(b"")]);
+    distinct.extend(roots.iter().filter(|root| seen.insert(**root)));
+    match distinct[..] {
+        [] => return Ok(dirs.save(&Directory::new())?),
+        [root] => return Ok(*root),
+        _ => {}
     }
-    for (name, node) in dirs.load(&right)?.iter() {
-        let node = match (merged.get(name.as_str()), node) {
-            (None, node) => node.clone(),
-            (Some(here), there) if here == there => continue,
-            (Some(Node::Directory(here)), Node::Directory(there)) => {
-                Node::Directory(merge_two(dirs, *here, *there, &at.join(name))?)
+    let mut entries: BTreeMap<Name, Vec<Node>> = BTreeMap::new();
+    for root in distinct {
+        for (name, node) in dirs.load(root)?.iter() {
+            let here = entries.entry(name.clone()).or_default();
+            if !here.contains(node) {
+                here.push(node.clone());
             }
-            (Some(here), there) => {
-                return Err(Error::Conflict {
-                    path: at.join(name),
-                    kinds: match (here, there) {
-                        (Node::File { .. }, Node::File { .. }) => "files",
-                        (Node::Symlink(_), Node::Symlink(_)) => "symlinks",
-                        _ => "kinds of entry",
-                    },
-                });
-            }
+        }
+    }
+    let mut merged = Directory::new();
+    for (name, mut nodes) in entries {
+        let node = match nodes.len() {
+            1 => nodes.remove(0),
+            _ => merge_entries(dirs, &nodes, &at.join(&name))?,
         };
-        merged.insert(name.clone(), node);
+        merged.insert(name, node);
     }
     Ok(dirs.save(&merged)?)
+}
+
+fn merge_entries<D: Directories>(dirs: &D, nodes: &[Node], at: &TreePath) -> Result<Node, D> {
+    let mut roots = Vec::new();
+    for node in nodes {
+        match node {
+            Node::Directory(root) => roots.push(*root),
+            _ => {
+                let kinds = match (&nodes[0], &nodes[1]) {
+                    (Node::File { .. }, Node::File { .. }) => "files",
+                    (Node::Symlink(_), Node::Symlink(_)) => "symlinks",
+                    _ => "kinds of entry",
+                };
+                let path = at.clone();
+                return Err(Error::Conflict { path, kinds });
+            }
+        }
+    }
+    Ok(Node::Directory(merge_at(dirs, &roots, at)?))
 }
 
 /// The tree without what stands at `path`; unchanged if nothing does. Directories left empty stay.
