@@ -410,6 +410,7 @@ sandbox_tests! {
             .current_dir(directory.path())
             .env("SKEP_TEST_EXE", skep)
             .env("TMPDIR", directory.path())
+            .env("INSTA_UPDATE", "no")
             .output()
             .unwrap();
         let log = String::from_utf8_lossy(&output.stdout);

@@ -126,7 +126,7 @@ pub enum Error {
     #[error("output {source}")]
     Output {
         /// Why not.
-        source: IngestError,
+        source: Box<IngestError>,
         /// What it printed.
         log: Option<Digest>,
     },
@@ -273,7 +273,10 @@ impl Sandbox {
         let directories: Vec<PathBuf> = (0..action.command.outputs.len()).map(out).collect();
         let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
         let roots = self.store.ingest_all(&directories, &limits);
-        let roots = roots.map_err(|source| Error::Output { source, log })?;
+        let roots = roots.map_err(|source| Error::Output {
+            source: Box::new(source),
+            log,
+        })?;
         Ok(action.command.outputs.iter().cloned().zip(roots).collect())
     }
 }
