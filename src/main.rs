@@ -1,1 +1,9 @@
-fn main() {}
+//! The `skep` program; all of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all, while there is one thread.
+    skep::sandbox::init_if_asked();
+    ExitCode::SUCCESS
+}

@@ -532,7 +532,7 @@ impl Plan {
 }
 
 /// Puts a plan together. Equal nodes become one, so that two targets share what they have in common.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     nodes: Vec<Node>,
     ids: HashMap<Node, NodeId>,

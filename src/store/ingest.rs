@@ -55,8 +55,15 @@ impl Store {
     /// Takes in the directory at `dir` and gives the digest of its tree. Refuses setuid and setgid files,
     /// devices, sockets, pipes, names that are not UTF-8, and symlinks that are absolute or leave it.
     pub fn ingest(&self, dir: &Path, limits: &IngestLimits) -> Result<Digest, IngestError> {
+        Ok(self.ingest_all(&[dir], limits)?[0])
+    }
+
+    /// [`Store::ingest`] for several directories, each a tree of its own, within one bound.
+    pub fn ingest_all(&self, dirs: &[&Path], limits: &IngestLimits) -> Result<Vec<Digest>, IngestError> {
         let mut left = limits.clone();
-        self.ingest_directory(dir, &TreePath::root(), limits, &mut left)
+        dirs.iter()
+            .map(|dir| self.ingest_directory(dir, &TreePath::root(), limits, &mut left))
+            .collect()
     }
 
     fn ingest_directory(

@@ -12,7 +12,7 @@
 //! | `leases/<id>`       | one per open store, locked while its process lives                             |
 //! | `tmp/<id>/`         | what that process is writing                                                   |
 //! | `locks/<hex>`       | an action that runs right now, in whichever process                            |
-//! | `logs/<project>`    | which key each label had in the project's last build                           |
+//! | `notes/<project>.*` | small records about a project, such as which key each label had                |
 //! | `generation`        | bumped when content goes: by collection and by repair                          |
 //! | `complete.<n>`      | keys of results found complete in generation `n`                               |
 //! | `synced`, `boot`    | since when everything is on the platter, and in which boot that was recorded   |
@@ -31,6 +31,7 @@ mod gc;
 mod ingest;
 mod lease;
 mod materialize;
+mod notes;
 mod results;
 
 use std::collections::HashSet;

@@ -4,7 +4,9 @@
 //! cost is that of the directories on the way. They carry structure only; [`super::Metadata`] has its own
 //! `select`, `extend` and `retain`, and the caller applies both.
 
-use super::{Directories, Directory, Node, TreePath, link_stays_inside};
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Directories, Directory, Name, Node, TreePath, link_stays_inside};
 use crate::digest::Digest;
 
 /// Why an operation gave no tree.
@@ -48,6 +50,71 @@ impl<E> From<E> for Error<E> {
 
 type Result<T, D> = std::result::Result<T, Error<<D as Directories>::Error>>;
 
+/// A tree of single entries. An entry may be a directory with content of its own, or an empty one; what
+/// two entries say of one path must be equal, or both directories.
+pub fn collect<D: Directories>(
+    dirs: &D,
+    entries: impl IntoIterator<Item = (TreePath, Node)>,
+) -> Result<Digest, D> {
+    #[derive(Default)]
+    struct Level {
+        below: BTreeMap<Name, Level>,
+        node: Option<Node>,
+    }
+    fn keep<D: Directories>(dirs: &D, level: Level, at: &TreePath) -> Result<Node, D> {
+        check_depth(at)?;
+        let conflict = || Error::Conflict {
+            path: at.clone(),
+            kinds: "entries (a file and a directory)",
+        };
+        match (level.node, level.below.is_empty()) {
+            (Some(node), true) => return Ok(node),
+            (Some(Node::Directory(content)), false) => {
+                let below = Level {
+                    node: None,
+                    below: level.below,
+                };
+                let Node::Directory(below) = keep(dirs, below, at)? else {
+                    return Err(conflict());
+                };
+                return Ok(Node::Directory(merge_at(dirs, &[content, below], at)?));
+            }
+            (Some(_), false) => return Err(conflict()),
+            (None, _) => {}
+        }
+        let mut directory = Directory::new();
+        for (name, below) in level.below {
+            let node = keep(dirs, below, &at.join(&name))?;
+            directory.insert(name, node);
+        }
+        Ok(Node::Directory(dirs.save(&directory)?))
+    }
+    let mut root = Level::default();
+    for (path, node) in entries {
+        let mut level = &mut root;
+        for name in path.names() {
+            level = level.below.entry(name.clone()).or_default();
+        }
+        let merged = match (level.node.take(), node) {
+            (Some(Node::Directory(one)), Node::Directory(two)) => {
+                Node::Directory(merge_at(dirs, &[one, two], &path)?)
+            }
+            (Some(one), two) if one != two => {
+                return Err(Error::Conflict {
+                    path,
+                    kinds: "entries",
+                });
+            }
+            (_, node) => node,
+        };
+        level.node = Some(merged);
+    }
+    match keep(dirs, root, &TreePath::root())? {
+        Node::Directory(root) => Ok(root),
+        _ => Err(Error::NotDirectory(TreePath::root())),
+    }
+}
+
 /// What stands at `path`; the root is a directory. `None` if nothing does; symlinks are not followed.
 pub fn lookup<D: Directories>(dirs: &D, root: &Digest, path: &TreePath) -> Result<Option<Node>, D> {
     let mut node = Node::Directory(*root);
@@ -78,43 +145,57 @@ pub fn place<D: Directories>(dirs: &D, node: Node, at: &TreePath) -> Result<Dige
 
 /// All entries of `roots` in one tree. What two of them have at one path must be equal, or both directories.
 pub fn merge<D: Directories>(dirs: &D, roots: &[Digest]) -> Result<Digest, D> {
-    let mut merged = dirs.save(&Directory::new())?;
-    for root in roots {
-        merged = merge_two(dirs, merged, *root, &TreePath::root())?;
-    }
-    Ok(merged)
+    merge_at(dirs, roots, &TreePath::root())
 }
 
-fn merge_two<D: Directories>(dirs: &D, left: Digest, right: Digest, at: &TreePath) -> Result<Digest, D> {
-    if left == right {
-        return Ok(left);
-    }
+/// Reads each directory once and keeps only the results, however many trees there are.
+fn merge_at<D: Directories>(dirs: &D, roots: &[Digest], at: &TreePath) -> Result<Digest, D> {
     check_depth(at)?;
-    let mut merged = dirs.load(&left)?;
-    if merged.is_empty() {
-        return Ok(right);
+    let mut distinct: Vec<&Digest> = Vec::new();
+    let mut seen = HashSet::from([Digest::of(b"")]);
+    distinct.extend(roots.iter().filter(|root| seen.insert(**root)));
+    match distinct[..] {
+        [] => return Ok(dirs.save(&Directory::new())?),
+        [root] => return Ok(*root),
+        _ => {}
     }
-    for (name, node) in dirs.load(&right)?.iter() {
-        let node = match (merged.get(name.as_str()), node) {
-            (None, node) => node.clone(),
-            (Some(here), there) if here == there => continue,
-            (Some(Node::Directory(here)), Node::Directory(there)) => {
-                Node::Directory(merge_two(dirs, *here, *there, &at.join(name))?)
+    let mut entries: BTreeMap<Name, Vec<Node>> = BTreeMap::new();
+    for root in distinct {
+        for (name, node) in dirs.load(root)?.iter() {
+            let here = entries.entry(name.clone()).or_default();
+            if !here.contains(node) {
+                here.push(node.clone());
             }
-            (Some(here), there) => {
-                return Err(Error::Conflict {
-                    path: at.join(name),
-                    kinds: match (here, there) {
-                        (Node::File { .. }, Node::File { .. }) => "files",
-                        (Node::Symlink(_), Node::Symlink(_)) => "symlinks",
-                        _ => "kinds of entry",
-                    },
-                });
-            }
+        }
+    }
+    let mut merged = Directory::new();
+    for (name, mut nodes) in entries {
+        let node = match nodes.len() {
+            1 => nodes.remove(0),
+            _ => merge_entries(dirs, &nodes, &at.join(&name))?,
         };
-        merged.insert(name.clone(), node);
+        merged.insert(name, node);
     }
     Ok(dirs.save(&merged)?)
+}
+
+fn merge_entries<D: Directories>(dirs: &D, nodes: &[Node], at: &TreePath) -> Result<Node, D> {
+    let mut roots = Vec::new();
+    for node in nodes {
+        match node {
+            Node::Directory(root) => roots.push(*root),
+            _ => {
+                let kinds = match (&nodes[0], &nodes[1]) {
+                    (Node::File { .. }, Node::File { .. }) => "files",
+                    (Node::Symlink(_), Node::Symlink(_)) => "symlinks",
+                    _ => "kinds of entry",
+                };
+                let path = at.clone();
+                return Err(Error::Conflict { path, kinds });
+            }
+        }
+    }
+    Ok(Node::Directory(merge_at(dirs, &roots, at)?))
 }
 
 /// The tree without what stands at `path`; unchanged if nothing does. Directories left empty stay.
@@ -255,12 +336,11 @@ fn check_depth<E>(at: &TreePath) -> std::result::Result<(), Error<E>> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::HashMap;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::Name;
 
     /// Directories in memory.
     #[derive(Default)]
@@ -306,6 +386,34 @@ mod tests {
         let mut paths = Vec::new();
         walk(dirs, root, &mut |path, _| paths.push(path.to_string())).unwrap();
         paths
+    }
+
+    #[test]
+    fn collecting_entries_is_merging_them() {
+        let dirs = Memory::default();
+        let empty = Node::Directory(dirs.save(&Directory::new()).unwrap());
+        let inner = tree(&dirs, &[("x", "1")]);
+        let root = collect(
+            &dirs,
+            [
+                (path("a/b"), file("1")),
+                (path("a/c/d"), file("2")),
+                (path("e"), Node::Directory(inner)),
+                (path("e/y"), file("3")),
+                (path("f"), empty.clone()),
+                (path("a"), empty),
+            ],
+        )
+        .unwrap();
+        let files = tree(&dirs, &[("a/b", "1"), ("a/c/d", "2"), ("e/x", "1"), ("e/y", "3")]);
+        assert_eq!(remove(&dirs, &root, &path("f")).unwrap(), files);
+        for entries in [
+            [(path("a"), file("1")), (path("a/b"), file("1"))],
+            [(path("a"), file("1")), (path("a"), file("2"))],
+        ] {
+            let error = collect(&dirs, entries).unwrap_err();
+            assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+        }
     }
 
     #[test]

@@ -1,1 +1,0 @@
-//! The edge: one file per verb, and the only printers.

@@ -1,1 +1,0 @@
-//! The work tree that is theirs: which files it has, and what they hold.
