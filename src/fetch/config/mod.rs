@@ -51,7 +51,10 @@ impl Host {
             home: std::env::home_dir(),
             etc: "/etc".into(),
             key_rings: "/usr/share/keyrings".into(),
-            project: project.to_owned(),
+            project: match project.as_os_str().is_empty() {
+                true => ".".into(),
+                false => project.to_owned(),
+            },
             clients: true,
         }
     }
