@@ -9,7 +9,7 @@ mod git;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -289,6 +289,42 @@ impl WorkTree {
             .expect("never poisoned")
             .insert(key, &metadata, digest);
         Ok(digest)
+    }
+}
+
+/// The content of one file of the project at `project`, whether git knows it or not. Neither the file nor a
+/// directory on the way to it may be a symlink that leads out of the project. At most `max` bytes.
+pub fn read_file(project: &Path, file: &TreePath, max: u64) -> Result<Vec<u8>, Error> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let on_disk = git::on_disk(project, file.to_string().as_bytes());
+    let failed = |source| Error::Io {
+        path: on_disk.clone(),
+        source,
+    };
+    let root = File::open(project).map_err(failed)?;
+    let opened = rustix::fs::openat2(
+        &root,
+        file.to_string(),
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    );
+    let refused = |problem: String| Error::Refused {
+        path: file.clone(),
+        problem,
+    };
+    let opened = match opened {
+        Err(rustix::io::Errno::XDEV) => return Err(refused("is a symlink that leaves the project".to_owned())),
+        other => File::from(other.map_err(|errno| failed(errno.into()))?),
+    };
+    if !opened.metadata().map_err(failed)?.is_file() {
+        return Err(refused("is not a file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    opened.take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 > max {
+        true => Err(refused(format!("is larger than {max} bytes"))),
+        false => Ok(bytes),
     }
 }
 
