@@ -17,6 +17,7 @@ pub mod image;
 pub mod lock;
 pub mod plan;
 pub mod platform;
+pub mod project;
 pub mod push;
 pub mod recipe;
 pub mod registry;

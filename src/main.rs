@@ -5,5 +5,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // First of all, while there is one thread.
     skep::sandbox::init_if_asked();
-    ExitCode::SUCCESS
+    skep::cli::main()
 }

@@ -65,7 +65,8 @@ impl<'a> Context<'a> {
     /// The text of a file: of the project by its path from the root, or `@skep//…` of the library.
     pub fn read_text(&self, path: &str) -> anyhow::Result<String> {
         if let Some(file) = path.strip_prefix(library::PREFIX) {
-            let text = library::file(file).ok_or_else(|| anyhow::anyhow!("the library has no file `{path}`"))?;
+            let text =
+                library::file(file).ok_or_else(|| anyhow::anyhow!("the library has no file `{path}`"))?;
             return Ok(text.to_owned());
         }
         let bytes = self.read(&path.parse()?)?;

@@ -63,7 +63,11 @@ impl Error {
 
     pub(super) fn of(error: &starlark::Error) -> Error {
         let frames = &error.call_stack().frames;
-        let mut spans: Vec<FileSpan> = frames.iter().rev().filter_map(|frame| frame.location.clone()).collect();
+        let mut spans: Vec<FileSpan> = frames
+            .iter()
+            .rev()
+            .filter_map(|frame| frame.location.clone())
+            .collect();
         if let Some(span) = error.span()
             && spans.first() != Some(span)
         {

@@ -47,7 +47,10 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = false)] executable: bool,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> anyhow::Result<TreeValue> {
-        let unpack = Unpack::File { name: Name::new(name)?, executable };
+        let unpack = Unpack::File {
+            name: Name::new(name)?,
+            executable,
+        };
         fetch(eval, sources, integrity, unpack)
     }
 
@@ -64,8 +67,9 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         let formats = [Archive::Zip, Archive::Tar, Archive::Deb];
         let found = formats.into_iter().find(|known| known.as_str() == format);
         let unpack = Unpack::Archive {
-            format: found
-                .ok_or_else(|| anyhow::anyhow!("`{format}` is not an archive format: expected `zip`, `tar` or `deb`"))?,
+            format: found.ok_or_else(|| {
+                anyhow::anyhow!("`{format}` is not an archive format: expected `zip`, `tar` or `deb`")
+            })?,
             strip,
             executable: patterns(executable)?,
         };
@@ -79,7 +83,10 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] argv: Strings,
         #[starlark(require = named)] inputs: UnpackDictEntries<String, Value<'v>>,
         #[starlark(require = named)] outputs: Strings,
-        #[starlark(require = named, default = UnpackDictEntries::default())] env: UnpackDictEntries<String, String>,
+        #[starlark(require = named, default = UnpackDictEntries::default())] env: UnpackDictEntries<
+            String,
+            String,
+        >,
         #[starlark(require = named, default = "/")] cwd: &str,
         #[starlark(require = named, default = Strings::default())] writable: Strings,
         #[starlark(require = named, default = UnpackDictEntries::default())] secrets: UnpackDictEntries<
@@ -96,7 +103,8 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             limits.timeout = Duration::from_secs(seconds.into());
         }
         if let NoneOr::Other(bytes) = max_output {
-            limits.max_output = u64::try_from(bytes).map_err(|_| anyhow::anyhow!("`max_output` is below 0"))?;
+            limits.max_output =
+                u64::try_from(bytes).map_err(|_| anyhow::anyhow!("`max_output` is below 0"))?;
         }
         let run = Run {
             mnemonic: word(mnemonic)?,
@@ -145,7 +153,9 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             "the symlink `{at}` -> `{target}` leaves the tree; its target must be relative and stay inside"
         );
         let target = target.to_owned();
-        Ok(TreeValue(Context::of(eval).add_expr(TreeExpr::Link { at, target })))
+        Ok(TreeValue(
+            Context::of(eval).add_expr(TreeExpr::Link { at, target }),
+        ))
     }
 
     /// A tree with one empty directory.
@@ -168,7 +178,12 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
     }
 }
 
-fn fetch(eval: &Evaluator<'_, '_, '_>, sources: Strings, integrity: &str, unpack: Unpack) -> anyhow::Result<TreeValue> {
+fn fetch(
+    eval: &Evaluator<'_, '_, '_>,
+    sources: Strings,
+    integrity: &str,
+    unpack: Unpack,
+) -> anyhow::Result<TreeValue> {
     anyhow::ensure!(!sources.items.is_empty(), "a fetch needs at least one source");
     let node = Node::Fetch(Fetch {
         sources: sources.items,
@@ -186,7 +201,10 @@ pub(super) fn patterns(patterns: Strings) -> anyhow::Result<Vec<String>> {
 
 pub(super) fn below_root(path: &str) -> anyhow::Result<TreePath> {
     let path: TreePath = path.parse()?;
-    anyhow::ensure!(!path.is_root(), "the root cannot be named here; expected a path below it");
+    anyhow::ensure!(
+        !path.is_root(),
+        "the root cannot be named here; expected a path below it"
+    );
     Ok(path)
 }
 
@@ -201,12 +219,17 @@ fn word(text: &str) -> anyhow::Result<String> {
 }
 
 fn program(argv: Vec<String>) -> anyhow::Result<Vec<String>> {
-    let first = argv.first().ok_or_else(|| anyhow::anyhow!("`argv` is empty; it starts with the program"))?;
+    let first = argv
+        .first()
+        .ok_or_else(|| anyhow::anyhow!("`argv` is empty; it starts with the program"))?;
     anyhow::ensure!(
         first.starts_with('/'),
         "the program `{first}` is not an absolute path of the sandbox"
     );
-    anyhow::ensure!(!argv.iter().any(|argument| argument.contains('\0')), "an argument holds a NUL");
+    anyhow::ensure!(
+        !argv.iter().any(|argument| argument.contains('\0')),
+        "an argument holds a NUL"
+    );
     Ok(argv)
 }
 
@@ -235,7 +258,10 @@ fn placed(entries: Vec<(String, Value<'_>)>) -> anyhow::Result<Vec<(TreePath, No
         };
         for item in items {
             let tree = item.downcast_ref::<TreeValue>().ok_or_else(|| {
-                anyhow::anyhow!("the input at `/{at}` is a {}, and should be a tree or a list of trees", item.get_type())
+                anyhow::anyhow!(
+                    "the input at `/{at}` is a {}, and should be a tree or a list of trees",
+                    item.get_type()
+                )
             })?;
             placed.push((at.clone(), tree.0));
         }
@@ -244,13 +270,18 @@ fn placed(entries: Vec<(String, Value<'_>)>) -> anyhow::Result<Vec<(TreePath, No
 }
 
 fn secret_files(entries: Vec<(String, &SecretValue)>) -> anyhow::Result<BTreeMap<TreePath, Secret>> {
-    let placed = entries.into_iter().map(|(at, secret)| Ok((below_root(&at)?, secret.0.clone())));
+    let placed = entries
+        .into_iter()
+        .map(|(at, secret)| Ok((below_root(&at)?, secret.0.clone())));
     placed.collect()
 }
 
 /// What is mounted may not cover something else that is mounted.
 fn check_layout(run: &Run) -> anyhow::Result<()> {
-    anyhow::ensure!(!run.outputs.is_empty(), "an action without `outputs` does nothing; name a directory");
+    anyhow::ensure!(
+        !run.outputs.is_empty(),
+        "an action without `outputs` does nothing; name a directory"
+    );
     let mounts: Vec<&TreePath> = run.outputs.iter().chain(run.secrets.keys()).collect();
     for (n, one) in mounts.iter().enumerate() {
         for other in mounts.iter().skip(n + 1) {

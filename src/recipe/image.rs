@@ -28,12 +28,18 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] layers: UnpackListOrTuple<&'v LayerValue>,
         #[starlark(require = named, default = Strings::default())] entrypoint: Strings,
         #[starlark(require = named, default = Strings::default())] cmd: Strings,
-        #[starlark(require = named, default = UnpackDictEntries::default())] env: UnpackDictEntries<String, String>,
+        #[starlark(require = named, default = UnpackDictEntries::default())] env: UnpackDictEntries<
+            String,
+            String,
+        >,
         #[starlark(require = named, default = NoneOr::None)] workdir: NoneOr<String>,
         #[starlark(require = named, default = NoneOr::None)] user: NoneOr<String>,
         #[starlark(require = named, default = UnpackListOrTuple::default())] ports: UnpackListOrTuple<u32>,
         #[starlark(require = named, default = Strings::default())] volumes: Strings,
-        #[starlark(require = named, default = UnpackDictEntries::default())] labels: UnpackDictEntries<String, String>,
+        #[starlark(require = named, default = UnpackDictEntries::default())] labels: UnpackDictEntries<
+            String,
+            String,
+        >,
         #[starlark(require = named, default = NoneOr::None)] stop_signal: NoneOr<String>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> anyhow::Result<ImageValue> {
@@ -44,7 +50,11 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             env: env.entries.into_iter().collect(),
             workdir: workdir.into_option(),
             user: user.into_option(),
-            ports: ports.items.into_iter().map(port).collect::<anyhow::Result<BTreeSet<_>>>()?,
+            ports: ports
+                .items
+                .into_iter()
+                .map(port)
+                .collect::<anyhow::Result<BTreeSet<_>>>()?,
             volumes: volumes.items.into_iter().collect(),
             labels: labels.entries.into_iter().collect(),
             stop_signal: stop_signal.into_option(),
@@ -74,7 +84,10 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
                 image.platform
             );
         }
-        anyhow::ensure!(!platforms.is_empty(), "the target `{name}` has no image; name a platform");
+        anyhow::ensure!(
+            !platforms.is_empty(),
+            "the target `{name}` has no image; name a platform"
+        );
         let mut builder = Context::of(eval).builder.borrow_mut();
         let index = builder.add(Node::Index(platforms.clone()));
         let added = builder.add_target(name, Target { index, platforms });
@@ -93,7 +106,8 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let inside = |byte: u8| alphanumeric(byte) || matches!(byte, b'-' | b'_' | b'.');
     let bytes = name.as_bytes();
-    let ends = bytes.first().is_some_and(|byte| alphanumeric(*byte)) && bytes.last().is_some_and(|byte| alphanumeric(*byte));
+    let ends = bytes.first().is_some_and(|byte| alphanumeric(*byte))
+        && bytes.last().is_some_and(|byte| alphanumeric(*byte));
     anyhow::ensure!(
         ends && name.len() <= 64 && name.bytes().all(inside),
         "`{name}` is not a target's name: expected at most 64 of `a-z 0-9 - _ .`, a letter or digit at both ends"
@@ -103,12 +117,26 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 
 fn check(config: &Config) -> anyhow::Result<()> {
     for path in config.workdir.iter().chain(&config.volumes) {
-        anyhow::ensure!(path.starts_with('/'), "`{path}` is not an absolute path of the image");
+        anyhow::ensure!(
+            path.starts_with('/'),
+            "`{path}` is not an absolute path of the image"
+        );
     }
-    let texts = config.entrypoint.iter().chain(&config.cmd).chain(config.env.keys()).chain(config.env.values());
-    anyhow::ensure!(!texts.into_iter().any(|text| text.contains('\0')), "an argument or variable holds a NUL");
+    let texts = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .chain(config.env.keys())
+        .chain(config.env.values());
+    anyhow::ensure!(
+        !texts.into_iter().any(|text| text.contains('\0')),
+        "an argument or variable holds a NUL"
+    );
     for name in config.env.keys() {
-        anyhow::ensure!(!name.is_empty() && !name.contains('='), "`{name}` is not a name of a variable");
+        anyhow::ensure!(
+            !name.is_empty() && !name.contains('='),
+            "`{name}` is not a name of a variable"
+        );
     }
     Ok(())
 }

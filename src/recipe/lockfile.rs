@@ -30,7 +30,8 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
     /// A JSON file of the project as dictionaries, lists, strings and numbers.
     fn read_json<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> anyhow::Result<Value<'v>> {
         let text = Context::of(eval).read_text(path)?;
-        let value = serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("`{path}` is not JSON: {error}"))?;
+        let value =
+            serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("`{path}` is not JSON: {error}"))?;
         Ok(decode::json(eval.heap(), value))
     }
 
@@ -42,7 +43,9 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] suite: &str,
         #[starlark(require = named)] arch: &str,
         #[starlark(require = named)] packages: UnpackListOrTuple<String>,
-        #[starlark(require = named, default = UnpackListOrTuple::default())] exclude: UnpackListOrTuple<String>,
+        #[starlark(require = named, default = UnpackListOrTuple::default())] exclude: UnpackListOrTuple<
+            String,
+        >,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> anyhow::Result<Value<'v>> {
         let context = Context::of(eval);
@@ -62,7 +65,10 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
                 }
             }
         };
-        let packages: Vec<Value<'v>> = packages.iter().map(|package| alloc_package(eval, package)).collect();
+        let packages: Vec<Value<'v>> = packages
+            .iter()
+            .map(|package| alloc_package(eval, package))
+            .collect();
         Ok(eval.heap().alloc(packages))
     }
 
@@ -106,7 +112,11 @@ fn note_lock(context: &Context<'_>, file: TreePath, request: &DebianRequest) -> 
     }
 }
 
-fn read_lock(context: &Context<'_>, file: &str, request: &DebianRequest) -> anyhow::Result<Vec<DebianPackage>> {
+fn read_lock(
+    context: &Context<'_>,
+    file: &str,
+    request: &DebianRequest,
+) -> anyhow::Result<Vec<DebianPackage>> {
     let text = context
         .read_text(file)
         .map_err(|error| anyhow::anyhow!("{error}; `skep lock` writes it"))?;

@@ -98,7 +98,10 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn load(&mut self, file: &str) -> Result<(), Error> {
-        let text = self.context.read_text(file).map_err(|error| Error::new(error.to_string()))?;
+        let text = self
+            .context
+            .read_text(file)
+            .map_err(|error| Error::new(error.to_string()))?;
         let ast = AstModule::parse(file, text, &dialect()).map_err(|error| Error::of(&error))?;
         self.loading.push(file.to_owned());
         let mut names = Vec::new();
@@ -132,7 +135,10 @@ impl Loader<'_> {
             .map(|(name, path)| (name.as_str(), &self.done[path]))
             .collect();
         let loader = ReturnFileLoader { modules: &modules };
-        let printer = Printer { context: self.context, file };
+        let printer = Printer {
+            context: self.context,
+            file,
+        };
         Module::with_temp_heap(|module| {
             {
                 let mut eval = Evaluator::new(&module);

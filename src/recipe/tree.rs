@@ -47,7 +47,11 @@ fn tree_methods(builder: &mut MethodsBuilder) {
             NoneOr::Other(include) => patterns(include)?,
             NoneOr::None => vec!["**".to_owned()],
         };
-        let expr = TreeExpr::Filter { of: this.0, include, exclude: patterns(exclude)? };
+        let expr = TreeExpr::Filter {
+            of: this.0,
+            include,
+            exclude: patterns(exclude)?,
+        };
         Ok(TreeValue(Context::of(eval).add_expr(expr)))
     }
 
@@ -58,7 +62,11 @@ fn tree_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] at: &str,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> anyhow::Result<TreeValue> {
-        let expr = TreeExpr::Concat { of: this.0, include: patterns(include)?, at: below_root(at)? };
+        let expr = TreeExpr::Concat {
+            of: this.0,
+            include: patterns(include)?,
+            at: below_root(at)?,
+        };
         Ok(TreeValue(Context::of(eval).add_expr(expr)))
     }
 
@@ -80,7 +88,10 @@ fn tree_methods(builder: &mut MethodsBuilder) {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        let expr = TreeExpr::Replace { of: this.0, replacements };
+        let expr = TreeExpr::Replace {
+            of: this.0,
+            replacements,
+        };
         Ok(TreeValue(Context::of(eval).add_expr(expr)))
     }
 
@@ -107,7 +118,12 @@ fn tree_methods(builder: &mut MethodsBuilder) {
     }
 }
 
-fn select(eval: &Evaluator<'_, '_, '_>, of: &TreeValue, path: TreePath, at: TreePath) -> anyhow::Result<TreeValue> {
+fn select(
+    eval: &Evaluator<'_, '_, '_>,
+    of: &TreeValue,
+    path: TreePath,
+    at: TreePath,
+) -> anyhow::Result<TreeValue> {
     let expr = TreeExpr::Select { of: of.0, path, at };
     Ok(TreeValue(Context::of(eval).add_expr(expr)))
 }

@@ -4,23 +4,31 @@ use std::fmt;
 
 use allocative::Allocative;
 use starlark::starlark_simple_value;
-use starlark::values::{NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, starlark_value};
+use starlark::values::{
+    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, starlark_value,
+};
 
 use crate::plan::{NodeId, Secret};
 use crate::platform::Platform;
 
 /// A tree that will be there when its node has been evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+)]
 pub(super) struct TreeValue(#[allocative(skip)] pub NodeId);
 starlark_simple_value!(TreeValue);
 
 /// An image layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+)]
 pub(super) struct LayerValue(#[allocative(skip)] pub NodeId);
 starlark_simple_value!(LayerValue);
 
 /// One platform's image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+)]
 pub(super) struct ImageValue {
     #[allocative(skip)]
     pub platform: Platform,

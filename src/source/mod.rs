@@ -314,7 +314,9 @@ pub fn read_file(project: &Path, file: &TreePath, max: u64) -> Result<Vec<u8>, E
         problem,
     };
     let opened = match opened {
-        Err(rustix::io::Errno::XDEV) => return Err(refused("is a symlink that leaves the project".to_owned())),
+        Err(rustix::io::Errno::XDEV) => {
+            return Err(refused("is a symlink that leaves the project".to_owned()));
+        }
         other => File::from(other.map_err(|errno| failed(errno.into()))?),
     };
     if !opened.metadata().map_err(failed)?.is_file() {

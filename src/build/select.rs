@@ -1,0 +1,171 @@
+//! From names that people write to nodes of the plan, and from their values back to images.
+
+use std::collections::BTreeMap;
+
+use super::{Built, BuiltImage, Error, Request};
+use crate::assemble;
+use crate::plan::{NodeId, Plan, Target};
+use crate::platform::{ParsePlatformError, Platform};
+use crate::store::Store;
+use crate::tree::Tree;
+
+/// A name that stands for nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// No target of this name.
+    #[error("there is no target `{name}`; {}", known(.targets))]
+    Target {
+        /// The name.
+        name: String,
+        /// The targets that there are.
+        targets: Vec<String>,
+    },
+    /// A target without this platform.
+    #[error("the target `{target}` is not built for {platform}; it is built for {}", .platforms.join(" and "))]
+    Platform {
+        /// The target.
+        target: String,
+        /// The platform that it lacks.
+        platform: Platform,
+        /// Those that it has.
+        platforms: Vec<String>,
+    },
+    /// No action of this label.
+    #[error("there is no action `{0}`; `skep build --json` names actions as they run")]
+    Action(String),
+    /// Not a platform at all.
+    #[error(transparent)]
+    NoPlatform(#[from] ParsePlatformError),
+}
+
+fn known(targets: &[String]) -> String {
+    match targets.is_empty() {
+        true => "skep.star declares none: call `image(…)` of `@skep//image.star`".to_owned(),
+        false => format!("skep.star declares {}", targets.join(", ")),
+    }
+}
+
+/// What the value of a root is.
+enum Root {
+    Index(String),
+    Image(String, Platform),
+    Action(String),
+}
+
+/// The nodes to build.
+pub(super) struct Selection {
+    ids: Vec<NodeId>,
+    roots: Vec<Root>,
+}
+
+impl Selection {
+    pub(super) fn new(plan: &Plan, request: &Request) -> Result<Selection, Unknown> {
+        let mut selection = Selection {
+            ids: Vec::new(),
+            roots: Vec::new(),
+        };
+        if request.names.is_empty() {
+            for (name, target) in plan.targets() {
+                let has = |platform: &&Platform| target.platforms.contains_key(platform);
+                let wanted: Vec<Platform> = request.platforms.iter().filter(has).copied().collect();
+                if request.platforms.is_empty() || !wanted.is_empty() {
+                    selection.add_target(name, target, &wanted);
+                }
+            }
+            if selection.ids.is_empty() {
+                return Err(Unknown::Target {
+                    name: "*".to_owned(),
+                    targets: plan.targets().keys().cloned().collect(),
+                });
+            }
+        }
+        for name in &request.names {
+            selection.add(plan, name, &request.platforms)?;
+        }
+        Ok(selection)
+    }
+
+    fn add(&mut self, plan: &Plan, name: &str, platforms: &[Platform]) -> Result<(), Unknown> {
+        if name.contains(':') {
+            let id = plan.find(name).ok_or_else(|| Unknown::Action(name.to_owned()))?;
+            self.push(id, Root::Action(name.to_owned()));
+            return Ok(());
+        }
+        let (name, platforms) = match name.split_once('@') {
+            Some((name, platform)) => (name, vec![platform.parse()?]),
+            None => (name, platforms.to_vec()),
+        };
+        let target = plan.targets().get(name).ok_or_else(|| Unknown::Target {
+            name: name.to_owned(),
+            targets: plan.targets().keys().cloned().collect(),
+        })?;
+        if let Some(platform) = platforms
+            .iter()
+            .find(|platform| !target.platforms.contains_key(platform))
+        {
+            return Err(Unknown::Platform {
+                target: name.to_owned(),
+                platform: *platform,
+                platforms: target.platforms.keys().map(Platform::to_string).collect(),
+            });
+        }
+        self.add_target(name, target, &platforms);
+        Ok(())
+    }
+
+    /// The index where every platform is wanted, else the images of those that are.
+    fn add_target(&mut self, name: &str, target: &Target, platforms: &[Platform]) {
+        let all = target
+            .platforms
+            .keys()
+            .all(|platform| platforms.contains(platform));
+        if platforms.is_empty() || all {
+            self.push(target.index, Root::Index(name.to_owned()));
+            return;
+        }
+        for platform in platforms {
+            self.push(
+                target.platforms[platform],
+                Root::Image(name.to_owned(), *platform),
+            );
+        }
+    }
+
+    fn push(&mut self, id: NodeId, root: Root) {
+        if !self.ids.contains(&id) {
+            self.ids.push(id);
+            self.roots.push(root);
+        }
+    }
+
+    pub(super) fn roots(&self) -> &[NodeId] {
+        &self.ids
+    }
+
+    /// What the values of the roots, in their order, stand for.
+    pub(super) fn read(&self, store: &Store, values: &[Tree]) -> Result<Built, Error> {
+        let mut built = Built::default();
+        for (root, value) in self.roots.iter().zip(values) {
+            match root {
+                Root::Index(name) => {
+                    let index = assemble::read_index(store, &value.root)?;
+                    let images = index.images.clone();
+                    let index = Some(index);
+                    built.images.insert(name.clone(), BuiltImage { index, images });
+                }
+                Root::Image(name, platform) => {
+                    let image = assemble::read_image(store, &value.root)?;
+                    let built = built.images.entry(name.clone()).or_insert_with(|| BuiltImage {
+                        index: None,
+                        images: BTreeMap::new(),
+                    });
+                    built.images.insert(*platform, image);
+                }
+                Root::Action(label) => {
+                    built.actions.insert(label.clone(), *value);
+                }
+            }
+        }
+        Ok(built)
+    }
+}

@@ -1,0 +1,210 @@
+//! What the program says when it cannot do what it was asked, and the exit code that says whose fault it was.
+
+use std::io::IsTerminal as _;
+
+use crate::digest::Digest;
+use crate::{assemble, build, engine, fetch, project, store};
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An action, a test or a check failed.
+    Build,
+    /// Usage, configuration or a recipe is wrong.
+    User,
+    /// Kernel, disk, network or registry.
+    Environment,
+    /// It was interrupted.
+    Interrupted,
+    /// A bug in skep.
+    Bug,
+}
+
+impl Kind {
+    pub(super) fn exit_code(self) -> u8 {
+        match self {
+            Kind::Build => 1,
+            Kind::User => 2,
+            Kind::Environment => 4,
+            Kind::Bug => 70,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// One failure, ready to be shown.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub kind: Kind,
+    /// Lower case, with the remedy if there is one.
+    pub message: String,
+    /// Further lines, each with its meaning in front.
+    pub details: Vec<String>,
+}
+
+impl Failure {
+    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure {
+            kind,
+            message: message.into(),
+            details: Vec::new(),
+        }
+    }
+
+    pub(super) fn print(&self) {
+        let colour = std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let (red, plain) = if colour {
+            ("\x1b[1;31m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        eprintln!("{red}error:{plain} {}", self.message);
+        for detail in &self.details {
+            eprintln!("{detail}");
+        }
+    }
+}
+
+impl From<project::Error> for Failure {
+    fn from(error: project::Error) -> Failure {
+        Failure::new(Kind::User, error.to_string())
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Failure {
+        let kind = match error {
+            store::Error::Cancelled => Kind::Interrupted,
+            _ => Kind::Environment,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<assemble::Error> for Failure {
+    fn from(error: assemble::Error) -> Failure {
+        let kind = match error {
+            assemble::Error::Occupied(_) => Kind::User,
+            assemble::Error::Unreproducible { .. } => Kind::Bug,
+            _ => Kind::Environment,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<fetch::Error> for Failure {
+    fn from(error: fetch::Error) -> Failure {
+        let kind = match error {
+            fetch::Error::Cancelled => Kind::Interrupted,
+            fetch::Error::Source { .. } | fetch::Error::NoAddress { .. } | fetch::Error::Config { .. } => {
+                Kind::User
+            }
+            _ => Kind::Environment,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<build::Error> for Failure {
+    fn from(error: build::Error) -> Failure {
+        match error {
+            build::Error::Recipe(error) => Failure::new(Kind::User, error.to_string()),
+            build::Error::Unknown(error) => Failure::new(Kind::User, error.to_string()),
+            build::Error::Source(error) => Failure::new(Kind::Environment, error.to_string()),
+            build::Error::Failed(failures) => of_actions(&failures),
+            build::Error::Fetch(error) => error.into(),
+            build::Error::Store(error) => error.into(),
+            build::Error::Assemble(error) => error.into(),
+            error @ build::Error::Io { .. } => Failure::new(Kind::Environment, error.to_string()),
+        }
+    }
+}
+
+/// The first failure decides the exit code; all are shown.
+fn of_actions(failures: &[engine::Failure]) -> Failure {
+    use engine::Fault;
+    let kind = match failures.first().map(|failure| failure.fault) {
+        Some(Fault::Action) => Kind::Build,
+        Some(Fault::Project) => Kind::User,
+        Some(Fault::Cancelled) => Kind::Interrupted,
+        _ => Kind::Environment,
+    };
+    let line = |failure: &engine::Failure| format!("`{}` {}", failure.label, joined(&failure.message));
+    let mut messages = failures.iter().map(line);
+    let mut whole = Failure::new(kind, messages.next().unwrap_or_default());
+    whole
+        .details
+        .extend(failures.first().into_iter().flat_map(details));
+    for (failure, message) in failures.iter().skip(1).zip(messages) {
+        whole.details.push(format!("error: {message}"));
+        whole.details.extend(details(failure));
+    }
+    whole
+}
+
+/// "exited with code 1" continues the label; other messages explain it.
+fn joined(message: &str) -> String {
+    let verbs = ["exited", "was killed", "ran for", "printed"];
+    match verbs.iter().any(|verb| message.starts_with(verb)) {
+        true => message.to_owned(),
+        false => format!("failed: {message}"),
+    }
+}
+
+/// Where the whole log is, and the command that repeats the action. The end of the log is shown by
+/// [`Failure::with_log_ends`], which has the store.
+fn details(failure: &engine::Failure) -> Vec<String> {
+    let mut details = Vec::new();
+    details.extend(failure.log.map(log_marker));
+    if failure.key.is_some() && failure.fault == engine::Fault::Action {
+        details.extend(
+            failure
+                .log
+                .map(|_| format!("  the whole log: skep log '{}'", failure.label)),
+        );
+        details.push(format!("  to repeat it:  skep build '{}'", failure.label));
+    }
+    details
+}
+
+const LOG: &str = "\0log ";
+
+fn log_marker(log: Digest) -> String {
+    format!("{LOG}{log}")
+}
+
+/// Lines of a log's end that are shown.
+const LOG_LINES: usize = 20;
+
+impl Failure {
+    /// Puts the ends of logs where they belong.
+    pub(super) fn with_log_ends(mut self, store: &store::Store) -> Failure {
+        let shown = |detail: &String| -> Vec<String> {
+            let Some(log) = detail.strip_prefix(LOG) else {
+                return vec![detail.clone()];
+            };
+            let bytes = log
+                .parse()
+                .ok()
+                .and_then(|log: Digest| store.read(&log).ok())
+                .unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = text.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            end.iter()
+                .map(|line| format!("  | {}", printable(line)))
+                .collect()
+        };
+        self.details = self.details.iter().flat_map(shown).collect();
+        self
+    }
+}
+
+/// A line that cannot command the terminal.
+pub(super) fn printable(line: &str) -> String {
+    let harmless = |letter: char| letter == '\t' || !letter.is_control();
+    line.chars()
+        .map(|letter| if harmless(letter) { letter } else { '\u{fffd}' })
+        .collect()
+}

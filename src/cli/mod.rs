@@ -1,0 +1,186 @@
+//! The command line: arguments in, data to stdout, everything else to stderr, an exit code that says whose
+//! fault it was. One file per verb; the operations behind them are plain functions that print nothing.
+
+mod build;
+mod export;
+mod failure;
+mod gc;
+mod lock;
+mod log;
+mod render;
+mod stdout;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::build::Setting;
+use crate::cancel::Cancel;
+use crate::project::Project;
+use crate::store::Store;
+use failure::{Failure, Kind};
+use render::Renderer;
+
+/// Builds a project's container images hermetically, without Docker, and pushes them by digest.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, max_term_width = 100)]
+struct Arguments {
+    /// Work on the project in DIR instead of the current directory
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// Write the result to stdout as JSON, and events to stderr as lines of JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Run at most N actions at one time [default: the number of processors]
+    #[arg(short, long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Use no network: what is not in the store is an error that names it
+    #[arg(long, global = true)]
+    offline: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build images, and print their digests
+    Build(build::Arguments),
+    /// Write an image as an OCI layout, for every other tool
+    Export(export::Arguments),
+    /// Show what an action printed, and the command that repeats it
+    Log(log::Arguments),
+    /// Refresh the lock files that recipes name
+    Lock,
+    /// Remove what was not used for the longest time from the store
+    Gc(gc::Arguments),
+    /// Read everything in the store, and forget what is damaged
+    Fsck,
+}
+
+/// What all verbs share.
+struct Context {
+    directory: PathBuf,
+    json: bool,
+    jobs: usize,
+    offline: bool,
+    cancel: Cancel,
+    renderer: Renderer,
+}
+
+/// Runs the program on this process's arguments.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("skep: a bug in skep: {panic}\nplease report it with the command that you ran");
+    }));
+    match std::panic::catch_unwind(run) {
+        Ok(code) => code,
+        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
+    }
+}
+
+fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                Kind::User.exit_code()
+            } else {
+                0
+            });
+        }
+    };
+    let cancel = Cancel::default();
+    interrupts(cancel.clone());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let context = Context {
+        directory: arguments.directory.unwrap_or_else(|| ".".into()),
+        json: arguments.json,
+        jobs: arguments.jobs.map_or(processors, usize::from),
+        offline: arguments.offline,
+        renderer: Renderer::new(arguments.json, arguments.quiet),
+        cancel,
+    };
+    let done = match arguments.verb {
+        Verb::Build(arguments) => build::run(&context, arguments),
+        Verb::Export(arguments) => export::run(&context, arguments),
+        Verb::Log(arguments) => log::run(&context, &arguments),
+        Verb::Lock => lock::run(&context),
+        Verb::Gc(arguments) => gc::run(&context, &arguments),
+        Verb::Fsck => gc::fsck(&context),
+    };
+    context.renderer.finish();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+/// The first Ctrl-C asks everything to stop; the second one does not wait for it.
+fn interrupts(cancel: Cancel) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if cancel.is_raised() {
+                    std::process::exit(Kind::Interrupted.exit_code().into());
+                }
+                cancel.raise();
+            }
+        });
+    });
+}
+
+impl Context {
+    fn project(&self) -> Result<Project, Failure> {
+        Ok(Project::open(&self.directory)?)
+    }
+
+    /// The store: `$SKEP_STORE`, or `skep` in the user's cache directory.
+    fn store(&self) -> Result<Arc<Store>, Failure> {
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let cache = || variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+        let root = variable("SKEP_STORE").or_else(|| Some(cache()?.join("skep")));
+        let root = root.ok_or_else(|| {
+            Failure::new(
+                Kind::Environment,
+                "nothing says where the store is: neither SKEP_STORE, XDG_CACHE_HOME nor HOME is set",
+            )
+        })?;
+        Ok(Arc::new(Store::open(&root)?))
+    }
+
+    fn setting(&self) -> Result<Setting, Failure> {
+        Ok(Setting {
+            project: self.project()?,
+            store: self.store()?,
+            events: self.renderer.events(),
+            cancel: self.cancel.clone(),
+            jobs: self.jobs,
+            offline: self.offline,
+        })
+    }
+}

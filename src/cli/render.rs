@@ -1,0 +1,241 @@
+//! Events as a person or a program wants to see them: a live view on a terminal, plain lines into a pipe,
+//! or lines of JSON. All of it goes to stderr.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use super::failure::printable;
+use crate::event::{Direction, Event, Events, Outcome, Pushed};
+
+/// A fetch that took less is not worth a line in a pipe.
+const SHORT_FETCH: Duration = Duration::from_secs(5);
+
+/// Actions shown at one time.
+const MAX_SHOWN: usize = 8;
+
+/// Where events of this run are shown.
+#[derive(Clone)]
+pub(super) struct Renderer(Arc<Mutex<State>>);
+
+struct State {
+    view: View,
+    began: Instant,
+    counts: Counts,
+}
+
+enum View {
+    Live(Live),
+    Lines,
+    Json,
+    Quiet,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    planned: usize,
+    cached: usize,
+    ran: usize,
+    failed: usize,
+    bytes_in: u64,
+    bytes_out: u64,
+    pushed: [usize; 3],
+}
+
+/// What a terminal shows while something runs.
+struct Live {
+    bars: MultiProgress,
+    summary: ProgressBar,
+    running: BTreeMap<String, ProgressBar>,
+}
+
+impl Renderer {
+    pub(super) fn new(json: bool, quiet: bool) -> Renderer {
+        let view = match (json, quiet) {
+            (true, _) => View::Json,
+            (false, true) => View::Quiet,
+            (false, false) if io::stderr().is_terminal() => View::Live(Live::new()),
+            (false, false) => View::Lines,
+        };
+        Renderer(Arc::new(Mutex::new(State {
+            view,
+            began: Instant::now(),
+            counts: Counts::default(),
+        })))
+    }
+
+    /// The sink of this run's events.
+    pub(super) fn events(&self) -> Events {
+        let state = Arc::clone(&self.0);
+        Events::new(move |event| state.lock().expect("never poisoned").take(&event))
+    }
+
+    /// Clears the live view, and sums up what ran.
+    pub(super) fn finish(&self) {
+        self.0.lock().expect("never poisoned").finish();
+    }
+}
+
+impl State {
+    fn take(&mut self, event: &Event) {
+        self.counts.add(event);
+        match &mut self.view {
+            View::Json => {
+                let line = serde_json::to_string(event).expect("plain data encodes");
+                say(&line);
+            }
+            View::Quiet => {}
+            View::Lines => {
+                if let Some(line) = line(event) {
+                    say(&line);
+                }
+            }
+            View::Live(live) => live.take(event, &self.counts),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let View::Live(live) = &mut self.view {
+            live.clear();
+        }
+        let silent = matches!(self.view, View::Json | View::Quiet);
+        if !silent && let Some(summary) = self.counts.summary(self.began.elapsed()) {
+            say(&summary);
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, event: &Event) {
+        match event {
+            Event::Planned { actions } => self.planned = *actions,
+            Event::Finished { outcome, .. } => match outcome {
+                Outcome::Cached => self.cached += 1,
+                Outcome::Ran => self.ran += 1,
+                Outcome::Failed => self.failed += 1,
+            },
+            Event::Transferred { direction, bytes, .. } => match direction {
+                Direction::In => self.bytes_in += bytes,
+                Direction::Out => self.bytes_out += bytes,
+            },
+            Event::Pushed { how, .. } => match how {
+                Pushed::Present => self.pushed[0] += 1,
+                Pushed::Mounted => self.pushed[1] += 1,
+                Pushed::Uploaded => self.pushed[2] += 1,
+            },
+            Event::Started { .. } | Event::Warning { .. } => {}
+        }
+    }
+
+    fn summary(&self, elapsed: Duration) -> Option<String> {
+        let mut parts = Vec::new();
+        if self.planned > 0 {
+            parts.push(format!(
+                "{} actions: {} ran, {} cached",
+                self.planned, self.ran, self.cached
+            ));
+        }
+        parts.extend((self.failed > 0).then(|| format!("{} failed", self.failed)));
+        parts.extend((self.bytes_in > 0).then(|| format!("{} fetched", HumanBytes(self.bytes_in))));
+        if self.pushed.iter().sum::<usize>() > 0 {
+            let [present, mounted, uploaded] = self.pushed;
+            parts.push(format!(
+                "blobs: {uploaded} sent, {mounted} mounted, {present} there"
+            ));
+            parts.push(format!("{} sent", HumanBytes(self.bytes_out)));
+        }
+        (!parts.is_empty()).then(|| format!("{}, in {}", parts.join(", "), seconds(elapsed)))
+    }
+}
+
+impl Live {
+    fn new() -> Live {
+        let bars = MultiProgress::new();
+        let summary = bars.add(ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template("{spinner} [{elapsed}] {msg}").expect("a fixed template");
+        summary.set_style(style);
+        summary.enable_steady_tick(Duration::from_millis(120));
+        Live {
+            bars,
+            summary,
+            running: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, event: &Event, counts: &Counts) {
+        match event {
+            Event::Started { label } if self.running.len() < MAX_SHOWN => {
+                let bar = self.bars.insert_before(&self.summary, ProgressBar::new_spinner());
+                let style = ProgressStyle::with_template("  {wide_msg} {elapsed}").expect("a fixed template");
+                bar.set_style(style);
+                bar.set_message(printable(label));
+                bar.enable_steady_tick(Duration::from_millis(500));
+                self.running.insert(label.clone(), bar);
+            }
+            Event::Finished { label, .. } => {
+                if let Some(bar) = self.running.remove(label) {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Warning { .. } => {
+                let _ = self.bars.println(line(event).unwrap_or_default());
+            }
+            _ => {}
+        }
+        let done = counts.cached + counts.ran + counts.failed;
+        let mut message = format!("{done}/{} actions, {} cached", counts.planned, counts.cached);
+        if counts.bytes_in > 0 {
+            message += &format!(", {} in", HumanBytes(counts.bytes_in));
+        }
+        if counts.bytes_out > 0 {
+            message += &format!(", {} out", HumanBytes(counts.bytes_out));
+        }
+        self.summary.set_message(message);
+    }
+
+    fn clear(&mut self) {
+        for (_, bar) in std::mem::take(&mut self.running) {
+            bar.finish_and_clear();
+        }
+        self.summary.finish_and_clear();
+    }
+}
+
+/// One event as a line; `None` for what is not worth one.
+fn line(event: &Event) -> Option<String> {
+    match event {
+        Event::Finished {
+            label, outcome, wall, ..
+        } => {
+            let (label, wall_text) = (printable(label), seconds(*wall));
+            match outcome {
+                Outcome::Cached => None,
+                Outcome::Ran if label.contains(":fetch ") && *wall < SHORT_FETCH => None,
+                Outcome::Ran => Some(format!("ran {label} in {wall_text}")),
+                Outcome::Failed => Some(format!("failed {label} after {wall_text}")),
+            }
+        }
+        Event::Warning { message } => {
+            let lines: Vec<String> = message.lines().map(printable).collect();
+            Some(format!("warning: {}", lines.join("\n  ")))
+        }
+        Event::Planned { .. } | Event::Started { .. } | Event::Transferred { .. } | Event::Pushed { .. } => {
+            None
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..60 => format!("{:.1} s", duration.as_secs_f64()),
+        whole => format!("{} min {} s", whole / 60, whole % 60),
+    }
+}
+
+fn say(line: &str) {
+    // Whoever closed stderr does not want to hear it.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
