@@ -73,7 +73,7 @@ impl Renderer {
         Events::new(move |event| state.lock().expect("never poisoned").take(&event))
     }
 
-    /// Clears the live view, and sums up what ran.
+    /// Clears the live view, and sums up what ran since the last time.
     pub(super) fn finish(&self) {
         self.0.lock().expect("never poisoned").finish();
     }
@@ -102,7 +102,8 @@ impl State {
             live.clear();
         }
         let silent = matches!(self.view, View::Json | View::Quiet);
-        if !silent && let Some(summary) = self.counts.summary(self.began.elapsed()) {
+        let counts = std::mem::take(&mut self.counts);
+        if !silent && let Some(summary) = counts.summary(self.began.elapsed()) {
             say(&summary);
         }
     }
