@@ -1,5 +1,10 @@
 //! Primitives that add sources, fetches, actions and trees to the plan.
 
+#![expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of a primitive are those that recipes name"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -259,7 +264,7 @@ fn placed(entries: Vec<(String, Value<'_>)>) -> anyhow::Result<Vec<(TreePath, No
         for item in items {
             let tree = item.downcast_ref::<TreeValue>().ok_or_else(|| {
                 anyhow::anyhow!(
-                    "the input at `/{at}` is a {}, and should be a tree or a list of trees",
+                    "the input at `/{at}` is of type {}, and should be a tree or a list of trees",
                     item.get_type()
                 )
             })?;

@@ -1,5 +1,10 @@
 //! Primitives that put images together and give them names.
 
+#![expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of a primitive are those that recipes name"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use starlark::environment::GlobalsBuilder;

@@ -37,7 +37,7 @@ use context::Context;
 pub const ROOT_RECIPE: &str = "skep.star";
 
 /// Calls and turns of loops in one file and all that it calls.
-const MAX_STEPS: u64 = 50_000_000;
+const MAX_STEPS: u64 = 10_000_000;
 /// Functions that may be called inside each other.
 const MAX_DEPTH: usize = 256;
 /// Bytes of values in one file.
@@ -152,7 +152,13 @@ impl Loader<'_> {
             }
             Ok(module.freeze()?)
         })
-        .map_err(|error: starlark::Error| Error::of(&error))
+        .map_err(|error: starlark::Error| match Error::of(&error) {
+            // A bound that was reached has no place of its own.
+            Error {
+                at: None, message, ..
+            } => Error::new(format!("{file}: {message}")),
+            error => error,
+        })
     }
 }
 
