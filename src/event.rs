@@ -17,6 +17,8 @@ pub enum Outcome {
     Ran,
     /// It ran and failed, or could not run.
     Failed,
+    /// It was stopped before it had a result, because of a failure elsewhere or because the user said so.
+    Stopped,
 }
 
 /// One thing that happened.

@@ -40,6 +40,7 @@ struct Counts {
     cached: usize,
     ran: usize,
     failed: usize,
+    stopped: usize,
     bytes_in: u64,
     bytes_out: u64,
     pushed: [usize; 3],
@@ -117,6 +118,7 @@ impl Counts {
                 Outcome::Cached => self.cached += 1,
                 Outcome::Ran => self.ran += 1,
                 Outcome::Failed => self.failed += 1,
+                Outcome::Stopped => self.stopped += 1,
             },
             Event::Transferred { direction, bytes, .. } => match direction {
                 Direction::In => self.bytes_in += bytes,
@@ -140,6 +142,7 @@ impl Counts {
             ));
         }
         parts.extend((self.failed > 0).then(|| format!("{} failed", self.failed)));
+        parts.extend((self.stopped > 0).then(|| format!("{} stopped", self.stopped)));
         parts.extend((self.bytes_in > 0).then(|| format!("{} fetched", HumanBytes(self.bytes_in))));
         if self.pushed.iter().sum::<usize>() > 0 {
             let [present, mounted, uploaded] = self.pushed;
@@ -186,7 +189,7 @@ impl Live {
             }
             _ => {}
         }
-        let done = counts.cached + counts.ran + counts.failed;
+        let done = counts.cached + counts.ran + counts.failed + counts.stopped;
         let mut message = format!("{done}/{} actions, {} cached", counts.planned, counts.cached);
         if counts.bytes_in > 0 {
             message += &format!(", {} in", HumanBytes(counts.bytes_in));
@@ -213,7 +216,7 @@ fn line(event: &Event) -> Option<String> {
         } => {
             let (label, wall_text) = (printable(label), seconds(*wall));
             match outcome {
-                Outcome::Cached => None,
+                Outcome::Cached | Outcome::Stopped => None,
                 Outcome::Ran if label.contains(":fetch ") && *wall < SHORT_FETCH => None,
                 Outcome::Ran => Some(format!("ran {label} in {wall_text}")),
                 Outcome::Failed => Some(format!("failed {label} after {wall_text}")),

@@ -210,7 +210,9 @@ impl Engine<'_> {
         let result = match ran {
             Ok(result) if result.exit_code == 0 => result,
             other => {
-                finished(Outcome::Failed, began.elapsed());
+                let stopped = matches!(&other, Err(error) if error.fault == Fault::Cancelled);
+                let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
+                finished(outcome, began.elapsed());
                 return Err(match other {
                     Ok(result) => failed(Fault::Action, exit_message(result.exit_code), result.log),
                     Err(error) => failed(error.fault, error.message, error.log),
