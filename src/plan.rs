@@ -503,6 +503,25 @@ impl Plan {
         self.labels[id.index()].as_deref()
     }
 
+    /// The label of the first action that needs `id`, directly or through other nodes, for errors about nodes
+    /// that have no label of their own.
+    pub fn first_user(&self, id: NodeId) -> Option<&str> {
+        let mut needing = BTreeSet::from([id]);
+        for later in id.index() + 1..self.nodes.len() {
+            if self.nodes[later]
+                .inputs()
+                .iter()
+                .any(|input| needing.contains(input))
+            {
+                if let Some(label) = self.labels[later].as_deref() {
+                    return Some(label);
+                }
+                needing.insert(NodeId(later as u32));
+            }
+        }
+        None
+    }
+
     /// The action called `label`.
     pub fn find(&self, label: &str) -> Option<NodeId> {
         let index = self

@@ -12,8 +12,14 @@ use crate::tree::Tree;
 /// A name that stands for nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
+    /// No target at all.
+    #[error("skep.star declares no image; call `image(…)` of `@skep//image.star`")]
+    NoTargets,
+    /// No target is built for any of the platforms.
+    #[error("no target is built for {}", .0.iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "))]
+    NoneFor(Vec<Platform>),
     /// No target of this name.
-    #[error("there is no target `{name}`; {}", known(.targets))]
+    #[error("there is no target `{name}`; skep.star declares {}", .targets.join(", "))]
     Target {
         /// The name.
         name: String,
@@ -38,13 +44,6 @@ pub enum Unknown {
     NoPlatform(#[from] ParsePlatformError),
 }
 
-fn known(targets: &[String]) -> String {
-    match targets.is_empty() {
-        true => "skep.star declares none: call `image(…)` of `@skep//image.star`".to_owned(),
-        false => format!("skep.star declares {}", targets.join(", ")),
-    }
-}
-
 /// What the value of a root is.
 enum Root {
     Index(String),
@@ -64,6 +63,9 @@ impl Selection {
             ids: Vec::new(),
             roots: Vec::new(),
         };
+        if plan.targets().is_empty() {
+            return Err(Unknown::NoTargets);
+        }
         if request.names.is_empty() {
             for (name, target) in plan.targets() {
                 let has = |platform: &&Platform| target.platforms.contains_key(platform);
@@ -73,10 +75,7 @@ impl Selection {
                 }
             }
             if selection.ids.is_empty() {
-                return Err(Unknown::Target {
-                    name: "*".to_owned(),
-                    targets: plan.targets().keys().cloned().collect(),
-                });
+                return Err(Unknown::NoneFor(request.platforms.clone()));
             }
         }
         for name in &request.names {

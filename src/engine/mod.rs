@@ -75,7 +75,7 @@ pub struct RunError {
 /// A node that failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What people call it; for a node that is no action, what it is.
+    /// What people call it; for a node that is no action, what it is, and which action needs it.
     pub label: String,
     /// Its key, if its inputs were known.
     pub key: Option<Digest>,
@@ -133,16 +133,21 @@ impl Engine<'_> {
         stop: &Cancel,
     ) -> Result<Tree, Box<Failure>> {
         let node = self.plan.node(id);
+        let named = |what: String| match self.plan.first_user(id) {
+            Some(label) => format!("{what} for {label}"),
+            None => what,
+        };
         match node {
             Node::Source(source) => {
                 let root = self.sources.ingest(source, self.store);
-                let root = root.map_err(|error| source_failure(&source.include, &error))?;
+                let what = || named(format!("source({})", source.include.join(", ")));
+                let root = root.map_err(|error| source_failure(&what(), &error))?;
                 Ok(Tree { root, metadata: None })
             }
             Node::ByHost(branches) => match branches.get(&self.options.host) {
                 Some(branch) => Ok(value_of(*branch)),
                 None => Err(Failure::of(
-                    "by_host",
+                    &named("by_host".to_owned()),
                     Fault::Project,
                     format!(
                         "nothing is declared for a host of the architecture {}",
@@ -151,7 +156,8 @@ impl Engine<'_> {
                 )),
             },
             Node::Tree(expr) => {
-                trees::evaluate(self.store, expr, value_of).map_err(|error| tree_failure("tree", &error))
+                let value = trees::evaluate(self.store, expr, value_of);
+                value.map_err(|error| tree_failure(&named("tree".to_owned()), &error))
             }
             _ => self.act(id, value_of, stop),
         }
@@ -211,7 +217,11 @@ impl Engine<'_> {
             Ok(result) if result.exit_code == 0 => result,
             other => {
                 let stopped = matches!(&other, Err(error) if error.fault == Fault::Cancelled);
-                let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
+                let outcome = if stopped {
+                    Outcome::Stopped
+                } else {
+                    Outcome::Failed
+                };
                 finished(outcome, began.elapsed());
                 return Err(match other {
                     Ok(result) => failed(Fault::Action, exit_message(result.exit_code), result.log),
@@ -279,7 +289,7 @@ fn tree_failure(label: &str, error: &trees::Error) -> Box<Failure> {
     Failure::of(label, fault, error.to_string())
 }
 
-fn source_failure(include: &[String], error: &source::Error) -> Box<Failure> {
+fn source_failure(label: &str, error: &source::Error) -> Box<Failure> {
     let fault = match error {
         source::Error::Store(error) => store_fault(error),
         source::Error::NoGit { .. } | source::Error::Git { .. } | source::Error::Io { .. } => {
@@ -287,11 +297,7 @@ fn source_failure(include: &[String], error: &source::Error) -> Box<Failure> {
         }
         _ => Fault::Project,
     };
-    Failure::of(
-        &format!("source({})", include.join(", ")),
-        fault,
-        error.to_string(),
-    )
+    Failure::of(label, fault, error.to_string())
 }
 
 #[cfg(test)]

@@ -12,10 +12,8 @@ use crate::store;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The network may not be used, and what is needed is not in the store.
-    #[error("`{label}` is not in the store, and would be fetched from {}; run once without `--offline`", quoted(.sources))]
+    #[error("not in the store, and would be fetched from {}; run once without `--offline`", quoted(.sources))]
     Offline {
-        /// The action's label.
-        label: String,
         /// Its sources, as the recipe wrote them.
         sources: Vec<String>,
     },

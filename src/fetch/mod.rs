@@ -98,7 +98,6 @@ impl Fetcher {
     pub async fn fetch(&self, label: &str, fetch: &Fetch, cancel: &Cancel) -> Result<Tree, Error> {
         if self.offline {
             return Err(Error::Offline {
-                label: label.to_owned(),
                 sources: fetch.sources.clone(),
             });
         }
@@ -130,8 +129,7 @@ impl Fetcher {
     pub async fn lock_debian(&self, request: &DebianRequest, cancel: &Cancel) -> Result<DebianLock, Error> {
         if self.offline {
             return Err(Error::Offline {
-                label: format!("the packages of `{}`", request.suite),
-                sources: vec!["a Debian mirror".to_owned()],
+                sources: vec![format!("a mirror of {}", request.suite)],
             });
         }
         debian::lock(

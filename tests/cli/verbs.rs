@@ -1,0 +1,122 @@
+//! What each verb does when all is well.
+
+use super::bench::{Bench, has_busybox};
+
+/// An image of one small action over one source file.
+fn small() -> Bench {
+    let bench = Bench::with_busybox("single(\"api\", sh(\"cp /in/file /out/file\", [source([\"file\"])]))");
+    bench.write("file", "content\n");
+    bench
+}
+
+#[test]
+fn digests_go_to_stdout_and_the_rest_to_stderr() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = small();
+    let ran = bench.skep(&["build"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    insta::assert_snapshot!(ran.stdout, @"api  sha256:b05847ca46e81db46c8317d8a1b6b928a3c1b8f42ae20bcac9a6c04aae1f0c71");
+    assert!(
+        ran.stderr.contains("ran api@linux/amd64:sh in "),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains('\x1b'), "no colours into a pipe");
+    let quiet = bench.skep(&["build", "--quiet"]);
+    assert_eq!((quiet.stdout, quiet.stderr), (ran.stdout, String::new()));
+}
+
+#[test]
+fn json_has_every_digest_and_size() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = small();
+    insta::assert_snapshot!(bench.succeed(&["build", "--json"]), @r#"{"images":{"api":{"digest":"sha256:b05847ca46e81db46c8317d8a1b6b928a3c1b8f42ae20bcac9a6c04aae1f0c71","platforms":{"linux/amd64":{"digest":"sha256:a5c8e49a6f9271df9b2ce9e441b2ec26d4b2976fc2a39a274e426424f471ae16","size":741,"layers":[{"digest":"sha256:433071eae32c6d5dd1d6f5503e7806b619e490826953a8a3b7fc82684cb90fb7","diff_id":"sha256:cbb5189a94ef56c07e443763358e2e290700bb7b741c80d151a2a795b7479dc2","size":96}]}}}}}"#);
+}
+
+#[test]
+fn what_was_built_is_not_built_again() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = small();
+    assert_eq!(bench.skep(&["build", "--json"]).outcomes(), (4, 0, 0));
+    assert_eq!(bench.skep(&["build", "--json"]).outcomes(), (0, 4, 0));
+    // What the action makes of it is the same, and so is everything after it.
+    bench.rewrite("single(\"api\", sh(\"head -c 8 /in/file > /out/file\", [source([\"file\"])]))");
+    assert_eq!(bench.skep(&["build", "--json"]).outcomes(), (1, 3, 0));
+}
+
+#[test]
+fn an_untracked_file_counts_and_is_named() {
+    let bench =
+        Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [layer(source([\"file\"]))])])");
+    bench.write("file", "content\n");
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        let done = command
+            .args(arguments)
+            .current_dir(bench.project())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "skep.toml", "skep.star"]);
+    let ran = bench.skep(&["build"]);
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.stderr.contains("1 file is not tracked by git"),
+        "{}",
+        ran.stderr
+    );
+    bench.write(".gitignore", "file\n");
+    let ran = bench.skep(&["build"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.stderr.contains("no file of the project matches `file`"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn garbage_is_collected_and_made_again() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = small();
+    let digest = bench.succeed(&["build"]);
+    // What is younger than a running skep by the file system's clock is spared, with two seconds of slack.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    let report = bench.succeed(&["gc", "--keep", "0"]);
+    assert!(report.starts_with("removed 4 results"), "{report}");
+    assert!(bench.blobs().is_empty());
+    assert_eq!(bench.succeed(&["build"]), digest);
+}
+
+#[test]
+fn an_interrupt_ends_everything_and_records_nothing() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::with_busybox("single(\"api\", sh(\"echo x > /out/x; sleep 600\"))");
+    let mut child = bench
+        .command(&["build", "--json"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut lines = std::io::BufRead::lines(stderr);
+    assert!(lines.any(|line| line.unwrap().contains("\"started\"")));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(
+        std::fs::read_dir(bench.store().join("actions")).unwrap().count(),
+        0
+    );
+}
