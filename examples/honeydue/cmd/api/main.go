@@ -26,13 +26,16 @@ import (
 	"example.com/honeydue/internal/httpapi"
 	"example.com/honeydue/internal/jobs"
 	"example.com/honeydue/internal/lifecycle"
-	"example.com/honeydue/internal/queue"
 	"example.com/honeydue/internal/storage"
 	"example.com/honeydue/internal/store"
 	"example.com/honeydue/migrations"
 )
 
-const defaultPort = 8000
+const (
+	defaultPort = 8000
+	// queueTimeout is how long a request waits for a queue that does not answer.
+	queueTimeout = 2 * time.Second
+)
 
 func main() {
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("service", "api"))
@@ -110,8 +113,8 @@ func serve() error {
 	}
 	cache := redis.NewClient(s.redis)
 	defer cache.Close()
-	tasks := asynq.NewClient(queue.Connection(s.redis))
-	defer tasks.Close()
+	// On the same connections, as these end a call when its context does.
+	tasks := asynq.NewClientFromRedisClient(cache)
 
 	state := &health.Handler{Release: s.release, Checks: map[string]health.Check{
 		"database": pool.Ping,
@@ -129,6 +132,8 @@ func serve() error {
 			if err != nil {
 				return err
 			}
+			ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+			defer cancel()
 			_, err = tasks.EnqueueContext(ctx, task)
 			return err
 		},

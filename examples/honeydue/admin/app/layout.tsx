@@ -1,0 +1,17 @@
+import type { Metadata } from 'next'
+import type { ReactNode } from 'react'
+
+import './style.css'
+
+export const metadata: Metadata = {
+  title: 'honeydue admin',
+  description: 'Residences and what is due in them',
+}
+
+export default function Layout({ children }: { children: ReactNode }) {
+  return (
+    <html lang="en">
+      <body>{children}</body>
+    </html>
+  )
+}
