@@ -1,0 +1,260 @@
+//! The images run: unpacked by another tool, in a root of their own, amd64 as it is and arm64 under qemu,
+//! against a real Postgres and a real Redis.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::machine::run;
+use super::{PLATFORMS, SERVICES, fixture, is_wanted};
+
+const QEMU: &str = "/usr/bin/qemu-aarch64-static";
+
+/// One platform's image, unpacked.
+struct Unpacked {
+    root: PathBuf,
+    config: serde_json::Value,
+    emulated: bool,
+}
+
+/// A service that runs until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The shell in between forwards nothing: the whole group goes.
+        if let Some(group) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Exports an image, has skopeo and umoci judge it, and unpacks it.
+fn unpack(name: &str, platform: &str) -> Unpacked {
+    let one = &fixture().one;
+    let label = format!("{name}-{}", platform.replace('/', "-"));
+    let (layout, bundle) = (
+        one.beside(&format!("{label}.oci")),
+        one.beside(&format!("{label}.bundle")),
+    );
+    let image = format!("{name}@{platform}");
+    run(&mut one.skep(&["export", &image, &format!("oci:{}", layout.display())]));
+    let reference = format!("oci:{}:{name}", layout.display());
+    let raw = run(Command::new("skopeo").args(["inspect", "--config", &reference]));
+    let config: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    assert_eq!(
+        format!("linux/{}", config["architecture"].as_str().unwrap()),
+        platform
+    );
+    let image = format!("{}:{name}", layout.display());
+    let mut umoci = Command::new("umoci");
+    umoci.args(["unpack", "--image", &image]);
+    if !super::machine::is_root() {
+        umoci.arg("--rootless");
+    }
+    run(umoci.arg(&bundle));
+    let root = bundle.join("rootfs");
+    for directory in ["proc", "dev", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    let emulated = platform == "linux/arm64" && !cfg!(target_arch = "aarch64");
+    if emulated {
+        fs::copy(QEMU, root.join("qemu")).unwrap();
+    }
+    Unpacked {
+        root,
+        config,
+        emulated,
+    }
+}
+
+impl Unpacked {
+    /// A program of the image, in its root.
+    fn command(&self, argv: &[String]) -> Command {
+        use std::os::unix::process::CommandExt as _;
+        let script =
+            "mount --rbind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                script,
+            ])
+            .arg(&self.root);
+        let workdir = self.config["config"]["WorkingDir"].as_str().unwrap_or("/");
+        command.args(self.emulated.then_some("/qemu"));
+        command
+            .args(argv)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PWD", workdir);
+        for variable in self.config["config"]["Env"].as_array().into_iter().flatten() {
+            let (name, value) = variable.as_str().unwrap().split_once('=').unwrap();
+            if name != "PATH" {
+                command.env(name, value);
+            }
+        }
+        command.process_group(0).stdin(Stdio::null());
+        command
+    }
+
+    fn entrypoint(&self) -> Vec<String> {
+        let words = |key: &str| self.config["config"][key].as_array().cloned().unwrap_or_default();
+        let all = [words("Entrypoint"), words("Cmd")].concat();
+        all.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Starts the image's entrypoint; what it prints goes to `log`.
+    fn start(&self, environment: &[(&str, String)], log: &Path) -> Running {
+        let log = fs::File::create(log).unwrap();
+        let mut command = self.command(&self.entrypoint());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        Running(command.spawn().unwrap())
+    }
+}
+
+/// A port on which nothing listens.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Status and body of a GET; `None` where nothing answers.
+fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
+    Some((status, answer.split_off(end + 4)))
+}
+
+/// Waits until `path` answers 200, and gives the body.
+fn healthy(port: u16, path: &str, log: &Path) -> Vec<u8> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match get(port, path) {
+            Some((200, body)) => return body,
+            other if Instant::now() > deadline => {
+                let log = fs::read_to_string(log).unwrap_or_default();
+                panic!(
+                    "`{path}` on port {port} does not answer 200 but {:?}: {log}",
+                    other.map(|(status, _)| status)
+                );
+            }
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set; tests/run starts the server and sets it"))
+}
+
+/// An empty database of its own, as an address.
+fn database(name: &str) -> String {
+    let server = variable("SKEP_TEST_POSTGRES");
+    run(Command::new("psql").args([&server, "--quiet", "-c", &format!("CREATE DATABASE {name}")]));
+    server.replace("/postgres?", &format!("/{name}?"))
+}
+
+fn runs_on(platform: &str, number: u32) {
+    let beside = |name: &str| fixture().one.beside(&format!("{name}-{number}.log"));
+    let database = database(&format!("honeydue_{}", platform.replace('/', "_")));
+    let redis = format!("redis://{}/{number}", variable("SKEP_TEST_REDIS"));
+    let api = unpack("api", platform);
+    let port = free_port();
+    let environment = [
+        ("DATABASE_URL", database.clone()),
+        ("REDIS_URL", redis.clone()),
+        (
+            "SECRET_KEY",
+            "a secret of the tests, and of nothing else".to_owned(),
+        ),
+        ("UPLOAD_DIR", "/tmp/uploads".to_owned()),
+        ("PORT", port.to_string()),
+    ];
+    // It refuses to start before the migrations have run, out of the same image.
+    let mut refused = api.command(&api.entrypoint());
+    refused.envs(environment.iter().map(|(name, value)| (name, value)));
+    let refused = refused.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&refused.stderr).into_owned() + &String::from_utf8_lossy(&refused.stdout);
+    assert!(
+        !refused.status.success() && said.contains("goose_db_version"),
+        "{said}"
+    );
+    let up = ["/goose", "-dir", "/migrations", "postgres", &database, "up"].map(str::to_owned);
+    run(&mut api.command(&up));
+    let _api = api.start(&environment, &beside("api"));
+    let health = healthy(port, "/api/health/", &beside("api"));
+    assert!(
+        String::from_utf8_lossy(&health).contains("\"status\""),
+        "{}",
+        String::from_utf8_lossy(&health)
+    );
+    let residences = healthy(port, "/api/residences/", &beside("api"));
+    assert!(residences.starts_with(b"{") || residences.starts_with(b"["));
+
+    let worker = unpack("worker", platform);
+    let port = free_port();
+    let environment = [
+        ("DATABASE_URL", database),
+        ("REDIS_URL", redis),
+        ("HEALTH_PORT", port.to_string()),
+    ];
+    let _worker = worker.start(&environment, &beside("worker"));
+    healthy(port, "/health", &beside("worker"));
+}
+
+#[test]
+fn the_images_run_on_amd64() {
+    if is_wanted() {
+        runs_on("linux/amd64", 1);
+    }
+}
+
+#[test]
+fn the_images_run_on_arm64() {
+    if is_wanted() {
+        runs_on("linux/arm64", 2);
+    }
+}
+
+#[test]
+fn skopeo_reads_every_image_with_all_of_its_platforms() {
+    if !is_wanted() {
+        return;
+    }
+    let one = &fixture().one;
+    for name in SERVICES {
+        let layout = one.beside(&format!("{name}-all.oci"));
+        run(&mut one.skep(&["export", name, &format!("oci:{}", layout.display())]));
+        let reference = format!("oci:{}:{name}", layout.display());
+        let raw = run(Command::new("skopeo").args(["inspect", "--raw", &reference]));
+        let index: serde_json::Value = serde_json::from_str(&raw).unwrap();
+        assert_eq!(index["manifests"].as_array().unwrap().len(), PLATFORMS.len());
+        let copy = one.beside(&format!("{name}-copy.oci"));
+        let to = format!("oci:{}:{name}", copy.display());
+        run(Command::new("skopeo").args(["copy", "--all", "--preserve-digests", "--quiet", &reference, &to]));
+    }
+}
