@@ -1,6 +1,5 @@
-// Command gitea is Gitea as its own release builds it, from its Go module, so that
-// tests meet the registry that users push to. It serves the API and nothing else is
-// asked of it: the web page's assets are not part of the module.
+// Command gitea is Gitea, built from its Go module, so that tests meet the registry
+// that users push to. Its web pages are of no interest here.
 package main
 
 import (
@@ -10,7 +9,7 @@ import (
 	"code.gitea.io/gitea/modules/log"
 	"code.gitea.io/gitea/modules/setting"
 
-	// Renderers register themselves; the server refuses to start without them.
+	// Renderers register themselves by being imported.
 	_ "code.gitea.io/gitea/modules/markup/asciicast"
 	_ "code.gitea.io/gitea/modules/markup/console"
 	_ "code.gitea.io/gitea/modules/markup/csv"
