@@ -8,10 +8,7 @@ const FILE_LIMIT: usize = 600;
 const FUNCTION_LIMIT: usize = 70;
 
 /// What is over a limit, by `path` or `path function`, with its lines. Entries only shrink, and none is added.
-const LONGER: &[(&str, usize)] = &[
-    ("src/fetch/tests.rs the_configured_registries_answer", 75),
-    ("src/plan.rs", 716),
-];
+const LONGER: &[(&str, usize)] = &[];
 
 /// Words of code, and the only modules of `src` that may hold them.
 const CONFINED: &[(&[&str], &[&str])] = &[
@@ -456,11 +453,15 @@ fn heads(rest: &str) -> Vec<String> {
     heads
 }
 
-/// Every function with a body, and its lines.
+/// Every function with a body, and its lines. What `#[starlark_module]` stands on is only written as one.
 fn functions(code: &str) -> Vec<(String, usize)> {
     let starts = code
         .match_indices("fn ")
-        .filter(|(at, _)| !code[..*at].ends_with(is_word));
+        .filter(|(at, _)| !code[..*at].ends_with(is_word))
+        .filter(|(at, _)| {
+            let line = code[..*at].trim_end_matches(|letter| letter != '\n').trim_end();
+            !line.ends_with("#[starlark_module]")
+        });
     let function = |(at, _): (usize, &str)| {
         let name = first_word(&code[at + 3..]);
         let end = at + end_of_item(&code[at..]);
@@ -586,4 +587,6 @@ fn items_of_tests_are_no_product() {
 fn functions_have_names_and_lengths() {
     let code = "trait T { fn a(); fn b() -> [u8; 2] {\n  { x; }\n} }\nfn c<const N: usize>(f: fn(u8)) {}";
     assert_eq!(functions(code), [("b".to_owned(), 3), ("c".to_owned(), 1)]);
+    let module = "#[starlark_module]\npub fn primitives() {\n    fn a() {}\n}\n";
+    assert_eq!(functions(module), [("a".to_owned(), 1)]);
 }
