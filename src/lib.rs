@@ -18,6 +18,7 @@ pub mod lock;
 pub mod plan;
 pub mod platform;
 pub mod project;
+pub mod publish;
 pub mod push;
 pub mod recipe;
 pub mod registry;

@@ -130,7 +130,7 @@ pub fn plan(setting: &Setting) -> Result<Plan, Error> {
 pub fn build(setting: &Setting, request: &Request) -> Result<Built, Error> {
     let plan = plan(setting)?;
     let selection = Selection::new(&plan, request)?;
-    let sources = WorkTree::list(&setting.project.root, &setting.store)?;
+    let sources = WorkTree::list(&setting.project.root, &setting.store)?.with_secrets(plan.secrets());
     warn_of_untracked(setting, &sources);
     let record = record::Record::new(setting);
     let events = record.listen(&setting.events);
@@ -248,7 +248,8 @@ fn fetcher(setting: &Setting, events: &Events) -> Result<Fetcher, fetch::Error> 
     Fetcher::new(Arc::clone(&setting.store), settings, events.clone())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+/// Threads for the network.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use crate::digest::Digest;
-use crate::{assemble, build, engine, fetch, project, store};
+use crate::{assemble, build, engine, fetch, project, publish, push, store};
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) enum Kind {
     User,
     /// Kernel, disk, network or registry.
     Environment,
+    /// It would change what must stay.
+    Refused,
     /// It was interrupted.
     Interrupted,
     /// A bug in skep.
@@ -26,6 +28,7 @@ impl Kind {
             Kind::Build => 1,
             Kind::User => 2,
             Kind::Environment => 4,
+            Kind::Refused => 7,
             Kind::Bug => 70,
             Kind::Interrupted => 130,
         }
@@ -118,6 +121,22 @@ impl From<build::Error> for Failure {
             build::Error::Assemble(error) => error.into(),
             error @ build::Error::Io { .. } => Failure::new(Kind::Environment, error.to_string()),
         }
+    }
+}
+
+impl From<publish::Error> for Failure {
+    fn from(error: publish::Error) -> Failure {
+        let kind = match error {
+            publish::Error::Build(error) => return error.into(),
+            publish::Error::Push(ref error) => match error.kind() {
+                push::Kind::Interrupted => Kind::Interrupted,
+                push::Kind::Refused => Kind::Refused,
+                push::Kind::LostContent | push::Kind::Environment => Kind::Environment,
+                push::Kind::Internal => Kind::Bug,
+            },
+            _ => Kind::User,
+        };
+        Failure::new(kind, error.to_string())
     }
 }
 

@@ -4,6 +4,7 @@ use indicatif::HumanBytes;
 
 use super::failure::{Failure, Kind};
 use super::{Context, stdout};
+use crate::registry;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -29,7 +30,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let store = context.store()?;
-    let report = store.gc(arguments.keep, &[])?;
+    let report = store.gc(arguments.keep, &registry::roots(store.root())?)?;
     match context.json {
         true => stdout::print_json(&report),
         false => stdout::print(&format!(

@@ -7,6 +7,8 @@ mod failure;
 mod gc;
 mod lock;
 mod log;
+mod push;
+mod registry;
 mod render;
 mod stdout;
 
@@ -50,8 +52,12 @@ struct Arguments {
 enum Verb {
     /// Build images, and print their digests
     Build(build::Arguments),
+    /// Push images: only what the registry lacks, the tag last
+    Push(push::Arguments),
     /// Write an image as an OCI layout, for every other tool
     Export(export::Arguments),
+    /// Serve the embedded registry on loopback, out of the store, until interrupted
+    Registry(registry::Arguments),
     /// Show what an action printed, and the command that repeats it
     Log(log::Arguments),
     /// Refresh the lock files that recipes name
@@ -108,6 +114,8 @@ fn run() -> ExitCode {
     };
     let done = match arguments.verb {
         Verb::Build(arguments) => build::run(&context, arguments),
+        Verb::Push(arguments) => push::run(&context, arguments),
+        Verb::Registry(arguments) => registry::run(&context, &arguments),
         Verb::Export(arguments) => export::run(&context, arguments),
         Verb::Log(arguments) => log::run(&context, &arguments),
         Verb::Lock => lock::run(&context),

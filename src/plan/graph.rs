@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Node;
 use crate::platform::{Arch, Platform};
+use crate::tree::TreePath;
 
 /// A node's place in its plan. Ids grow from inputs to outputs: a node refers to smaller ids only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -38,6 +39,16 @@ impl Plan {
     /// The node `id`.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
+    }
+
+    /// The files of the project that actions use as secrets.
+    pub fn secrets(&self) -> BTreeSet<TreePath> {
+        let runs = self.nodes.iter().filter_map(|node| match node {
+            Node::Run(run) => Some(run),
+            _ => None,
+        });
+        runs.flat_map(|run| run.secrets.values().map(|secret| secret.file.clone()))
+            .collect()
     }
 
     /// How many nodes there are.

@@ -11,7 +11,7 @@ use super::Error;
 pub struct Revision {
     /// The commit's 40 or 64 hexadecimal digits.
     pub commit: String,
-    /// Whether a tracked file differs, or an untracked one is not ignored.
+    /// Whether a tracked file of the project differs, or an untracked one is not ignored.
     pub dirty: bool,
 }
 
@@ -52,7 +52,10 @@ pub fn revision(project: &Path) -> Result<Option<Revision>, Error> {
     let Ok(head) = run(project, &["rev-parse", "--verify", "--quiet", "HEAD"]) else {
         return Ok(None);
     };
-    let status = run(project, &["status", "--porcelain", "-z", "--untracked-files=all"])?;
+    let status = run(
+        project,
+        &["status", "--porcelain", "-z", "--untracked-files=all", "--", "."],
+    )?;
     Ok(Some(Revision {
         commit: String::from_utf8_lossy(&head).trim().to_owned(),
         dirty: !status.is_empty(),

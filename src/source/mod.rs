@@ -94,6 +94,7 @@ pub struct WorkTree {
     files: BTreeSet<TreePath>,
     untracked: BTreeSet<TreePath>,
     unreadable: Vec<String>,
+    secrets: BTreeSet<TreePath>,
     cache: Mutex<StatCache>,
 }
 
@@ -105,6 +106,7 @@ impl WorkTree {
             files: BTreeSet::new(),
             untracked: BTreeSet::new(),
             unreadable: Vec::new(),
+            secrets: BTreeSet::new(),
             cache: Mutex::new(StatCache::load(store, project)?),
         };
         if git::is_work_tree(project) {
@@ -115,6 +117,13 @@ impl WorkTree {
             tree.walk()?;
         }
         Ok(tree)
+    }
+
+    /// This work tree, in which the content of `secrets` must not be taken into a store.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: BTreeSet<TreePath>) -> WorkTree {
+        self.secrets = secrets;
+        self
     }
 
     /// Files that are in the work tree only, and would be missing in another clone.
@@ -167,14 +176,17 @@ impl WorkTree {
         Ok(ops::collect(store, entries)?)
     }
 
-    /// The digest of all files together: the name of a state that no commit has.
+    /// The digest of all files together but secret ones: the name of a state that no commit has.
     pub fn state(&self, store: &Store) -> Result<Digest, Error> {
-        let all = Source {
-            root: TreePath::root(),
-            include: vec!["**".to_owned()],
-            exclude: Vec::new(),
-        };
-        self.ingest(&all, store)
+        let mut entries = Vec::new();
+        for file in self
+            .files
+            .difference(&self.secrets)
+            .filter(|file| self.exists(file))
+        {
+            entries.push((file.clone(), self.read(file, file, store)?));
+        }
+        Ok(ops::collect(store, entries)?)
     }
 
     /// Keeps what was learned of unchanged files for the next run.
@@ -242,6 +254,11 @@ impl WorkTree {
             path: file.clone(),
             problem,
         };
+        if self.secrets.contains(file) {
+            return Err(refused(
+                "is a secret, and a source would put it into the store; exclude it".to_owned(),
+            ));
+        }
         let metadata = fs::symlink_metadata(&on_disk).map_err(failed)?;
         if metadata.is_symlink() {
             let target = fs::read_link(&on_disk).map_err(failed)?;

@@ -286,6 +286,20 @@ fn a_program_that_is_not_among_the_inputs_is_named() {
 }
 
 #[test]
+fn a_secret_does_not_slip_into_the_store() {
+    let bench = Bench::new(
+        "t = action(\"run\", argv = [\"/x\"], inputs = {\"/\": source([\"**\"])}, outputs = [\"/out\"], secrets = {\"/key\": secret(\"key\")})\n\
+         target(\"api\", [oci_image(\"linux/arm64\", layers = [layer(t)])])",
+    );
+    bench.write("key", "0123456789abcdef0123456789abcdef");
+    insta::assert_snapshot!(bench.skep(&["build"]).failure(), @"");
+    let holds = |path: &std::path::PathBuf| {
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains("0123456789abcdef")
+    };
+    assert!(!bench.blobs().iter().any(holds));
+}
+
+#[test]
 fn a_store_that_is_none_is_left_alone() {
     let bench = Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [])])");
     std::fs::create_dir(bench.store()).unwrap();
