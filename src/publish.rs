@@ -39,7 +39,9 @@ pub enum Error {
     )]
     NoDestination,
     /// There is no revision.
-    #[error("the project is no git repository, or has no commit, so there is no revision to tag with; give `--tag TAG`")]
+    #[error(
+        "the project is no git repository, or has no commit, so there is no revision to tag with; give `--tag TAG`"
+    )]
     NoRevision,
     /// An image that was built for some of its platforms only.
     #[error("`{0}` was built for some of its platforms only; name it without a platform to push it")]
@@ -85,7 +87,10 @@ pub fn publish(
     images: &BTreeMap<String, BuiltImage>,
     destination: &Destination,
 ) -> Result<BTreeMap<String, Report>, Error> {
-    let template = destination.to.as_ref().or(setting.project.config.project.images.as_ref());
+    let template = destination
+        .to
+        .as_ref()
+        .or(setting.project.config.project.images.as_ref());
     let template = template.ok_or(Error::NoDestination)?;
     let tag: Tag = match &destination.tag {
         Some(tag) => tag.parse()?,
@@ -108,7 +113,10 @@ pub fn publish(
             let pushed = pusher.push(Subject::Index(index), target, &setting.cancel);
             async move { Ok::<_, Error>((name.clone(), pushed.await?)) }
         });
-        stream::iter(pushed).buffer_unordered(PARALLEL).try_collect().await
+        stream::iter(pushed)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
     })
 }
 
@@ -127,9 +135,15 @@ fn repository(template: &str, name: &str) -> Result<crate::registry::Repository,
 fn pusher(setting: &Setting) -> Result<Pusher, Error> {
     let plain_http: BTreeSet<String> = setting.project.config.push.plain_http.iter().cloned().collect();
     let store = Arc::clone(&setting.store);
-    let make: MakeLayer = Arc::new(move |layer: &Layer| assemble::layer_bytes(&store, layer).map_err(layer_error));
+    let make: MakeLayer =
+        Arc::new(move |layer: &Layer| assemble::layer_bytes(&store, layer).map_err(layer_error));
     let store = Arc::clone(&setting.store);
-    Ok(Pusher::new(store, Settings::current(plain_http), make, setting.events.clone())?)
+    Ok(Pusher::new(
+        store,
+        Settings::current(plain_http),
+        make,
+        setting.events.clone(),
+    )?)
 }
 
 fn layer_error(error: assemble::Error) -> LayerError {

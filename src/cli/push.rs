@@ -36,7 +36,9 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
     let reports = loop {
         let built = build(&setting, &request)?;
         match publish::publish(&setting, &built.images, &destination) {
-            Err(publish::Error::Push(error)) if error.kind() == push::Kind::LostContent && attempt < ATTEMPTS => {
+            Err(publish::Error::Push(error))
+                if error.kind() == push::Kind::LostContent && attempt < ATTEMPTS =>
+            {
                 setting.events.warn(format!("{error}; building again"));
                 attempt += 1;
             }
@@ -50,7 +52,12 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
     }
     for report in reports.values() {
         let tags: Vec<String> = report.tags.iter().map(|tag| format!(":{tag}")).collect();
-        stdout::print(&format!("{}{}@{}\n", report.repository, tags.join(","), report.digest));
+        stdout::print(&format!(
+            "{}{}@{}\n",
+            report.repository,
+            tags.join(","),
+            report.digest
+        ));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use checkout::Checkout;
 
-const SERVICES: [&str; 2] = ["api", "worker"];
+const SERVICES: [&str; 3] = ["admin", "api", "worker"];
 const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
 
 /// The example as two machines have built it.

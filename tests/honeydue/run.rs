@@ -76,8 +76,9 @@ impl Unpacked {
     /// A program of the image, in its root.
     fn command(&self, argv: &[String]) -> Command {
         use std::os::unix::process::CommandExt as _;
-        let script =
-            "mount --rbind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
+        // Its root, with the machine's devices and processes of its own; then its working directory.
+        let script = r#"root=$1 workdir=$2; shift 2
+mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && exec unshare --root="$root" --wd="$workdir" -- "$@""#;
         let mut command = Command::new("unshare");
         command
             .args([
@@ -87,18 +88,14 @@ impl Unpacked {
                 "--pid",
                 "--fork",
                 "--kill-child",
-                "sh",
-                "-c",
-                script,
             ])
-            .arg(&self.root);
-        let workdir = self.config["config"]["WorkingDir"].as_str().unwrap_or("/");
-        command.args(self.emulated.then_some("/qemu"));
-        command
+            .args(["sh", "-c", script, "sh"])
+            .arg(&self.root)
+            .arg(self.config["config"]["WorkingDir"].as_str().unwrap_or("/"))
+            .args(self.emulated.then_some("/qemu"))
             .args(argv)
             .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("PWD", workdir);
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         for variable in self.config["config"]["Env"].as_array().into_iter().flatten() {
             let (name, value) = variable.as_str().unwrap().split_once('=').unwrap();
             if name != "PATH" {
@@ -224,6 +221,25 @@ fn runs_on(platform: &str, number: u32) {
     ];
     let _worker = worker.start(&environment, &beside("worker"));
     healthy(port, "/health", &beside("worker"));
+
+    let admin = unpack("admin", platform);
+    let port = free_port();
+    let environment = [("PORT", port.to_string()), ("HOSTNAME", "127.0.0.1".to_owned())];
+    let _admin = admin.start(&environment, &beside("admin"));
+    healthy(port, "/api/health", &beside("admin"));
+    assert!(healthy(port, "/", &beside("admin")).starts_with(b"<!DOCTYPE html>"));
+    // Native code of the platform resizes it, once asked by a route and once by Next itself.
+    for path in [
+        "/api/thumbnail?size=small",
+        "/_next/image?url=%2Fhouse.png&w=640&q=75",
+    ] {
+        let picture = healthy(port, path, &beside("admin"));
+        assert!(
+            picture.len() > 100 && !picture.starts_with(b"<"),
+            "{path}: {} bytes",
+            picture.len()
+        );
+    }
 }
 
 #[test]
