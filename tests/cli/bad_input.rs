@@ -292,7 +292,10 @@ fn a_secret_does_not_slip_into_the_store() {
          target(\"api\", [oci_image(\"linux/arm64\", layers = [layer(t)])])",
     );
     bench.write("key", "0123456789abcdef0123456789abcdef");
-    insta::assert_snapshot!(bench.skep(&["build"]).failure(), @"");
+    insta::assert_snapshot!(bench.skep(&["build"]).failure(), @"
+    exit 2
+    error: `source(**) for api@linux/arm64:run` failed: `key` is a secret, and a source would put it into the store; exclude it
+    ");
     let holds = |path: &std::path::PathBuf| {
         String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains("0123456789abcdef")
     };

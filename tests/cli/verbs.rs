@@ -83,6 +83,145 @@ fn an_untracked_file_counts_and_is_named() {
     );
 }
 
+/// `skep registry` on a free port, until it is dropped.
+struct Registry {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(bench: &Bench) -> Registry {
+        let mut child = bench
+            .command(&["registry", "--port", "0"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let _ = std::io::BufRead::lines(stdout)
+            .next()
+            .map(|line| address = line.unwrap());
+        assert!(address.starts_with("127.0.0.1:"), "{address}");
+        Registry { child, address }
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_push_sends_what_is_lacking_and_moves_no_tag() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, server) = (small(), Bench::empty());
+    let registry = Registry::start(&server);
+    let to = format!("{}/team", registry.address);
+    let push = |arguments: &[&str]| bench.skep(&[&["push", "--to", &to], arguments].concat());
+    let first = push(&["--tag", "v1"]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    let digest = bench
+        .succeed(&["build"])
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    assert_eq!(first.stdout, format!("{to}/api:v1@{digest}\n"));
+    let again = push(&["--tag", "v1", "--json"]);
+    assert!(again.stdout.contains("\"uploaded\":0"), "{}", again.stdout);
+    bench.write("file", "other\n");
+    let taken = push(&["--tag", "v1"]);
+    assert_eq!(taken.code, 7);
+    assert!(
+        taken.stderr.contains("is there already and names"),
+        "{}",
+        taken.stderr
+    );
+    assert_eq!(push(&["--tag", "v2"]).code, 0);
+    registry.stop();
+    let gone = push(&["--tag", "v3"]);
+    assert_eq!(gone.code, 4, "{}", gone.stderr);
+}
+
+#[test]
+fn a_push_is_tagged_with_the_revision() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, server) = (small(), Bench::empty());
+    let registry = Registry::start(&server);
+    let to = format!("{}/team/app-{{name}}", registry.address);
+    let push = || bench.skep(&["push", "--to", &to]);
+    let without = push();
+    assert_eq!(without.code, 2);
+    assert!(without.stderr.contains("give `--tag TAG`"), "{}", without.stderr);
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]);
+        let done = command
+            .args(arguments)
+            .current_dir(bench.project())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "-m", "all"]);
+    let revision = git(&["rev-parse", "HEAD"])[..12].to_owned();
+    let clean = push();
+    assert!(
+        clean.stdout.contains(&format!("/app-api:{revision}@")),
+        "{clean:?}"
+    );
+    bench.write("file", "other\n");
+    let dirty = push();
+    let tag = dirty
+        .stdout
+        .split(['@', ':'])
+        .nth(2)
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        tag.starts_with(&format!("{revision}-dirty-")) && tag.len() == 12 + 7 + 8,
+        "{dirty:?}"
+    );
+    assert_eq!(push().stdout, dirty.stdout);
+}
+
+#[test]
+fn what_the_embedded_registry_holds_is_not_collected() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, server) = (small(), Bench::empty());
+    let registry = Registry::start(&server);
+    let to = format!("{}/team", registry.address);
+    bench.succeed(&["push", "--to", &to, "--tag", "v1"]);
+    registry.stop();
+    let held = server.blobs().len();
+    assert!(held >= 4, "an index, a manifest, a config and a layer");
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    server.succeed(&["gc", "--keep", "0"]);
+    assert_eq!(server.blobs().len(), held);
+    let registry = Registry::start(&server);
+    let to = format!("{}/team", registry.address);
+    let again = bench.succeed(&["push", "--to", &to, "--tag", "v1", "--json"]);
+    assert!(again.contains("\"uploaded\":0"), "{again}");
+}
+
 #[test]
 fn garbage_is_collected_and_made_again() {
     if !has_busybox() {
