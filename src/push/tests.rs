@@ -70,7 +70,7 @@ impl Bench {
             platform: platform.parse().unwrap(),
             manifest,
             config,
-            layers: layers.iter().map(|layer| Layer::clone(layer)).collect(),
+            layers: layers.iter().copied().cloned().collect(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Bench {
             "mediaType": INDEX_MEDIA_TYPE,
             "manifests": described,
         }));
-        let images = images.map(|image| (image.platform.clone(), image));
+        let images = images.map(|image| (image.platform, image));
         Index {
             digest,
             images: BTreeMap::from(images),
