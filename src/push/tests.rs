@@ -548,3 +548,26 @@ async fn events_tell_of_every_blob_and_byte() {
     assert_eq!(bytes, BTreeMap::from(expected), "not an event for every piece");
     assert_eq!(report.bytes, 700_000 + config.size());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_run_on_any_thread() {
+    let (bench, faulty) = (Bench::new(), sound().await);
+    let (pusher, index) = (Arc::new(bench.pusher()), Arc::new(bench.index(90)));
+    let mut pushes = Vec::new();
+    for name in ["v1", "v2", "v3"] {
+        let target = target(&faulty.repository(), &[name], &[]);
+        let (pusher, index) = (Arc::clone(&pusher), Arc::clone(&index));
+        pushes.push(tokio::spawn(async move { push(&pusher, &index, &target).await }));
+    }
+    let mut uploaded = 0;
+    for push in pushes {
+        uploaded += push.await.unwrap().unwrap().uploaded;
+    }
+    assert_eq!(uploaded, 5, "what all of them need is sent once");
+    for name in ["v1", "v2", "v3"] {
+        assert_eq!(
+            named(&faulty.repository(), tag(name)).await,
+            Some(index.digest.oci())
+        );
+    }
+}
