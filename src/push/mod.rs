@@ -128,29 +128,24 @@ impl Pusher {
             self.is_tagged(target, tag, &digest, cancel).await?;
         }
         let images = subject.images();
-        // A registry has all that a manifest of its own names.
-        let absent: Vec<bool> = stream::iter(&images)
-            .map(|image| async {
-                let found = self.find(to, image.manifest.into(), cancel).await?;
-                Ok::<_, Error>(found.is_none())
-            })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
+        let looks = images.iter().map(|image| self.is_absent(to, image, cancel));
+        let absent = few_at_once(looks.collect()).await?;
         let mut blobs = BTreeMap::new();
         for (image, absent) in images.iter().zip(&absent) {
             for (digest, blob) in image_blobs(image) {
-                let known = blobs.entry(digest).or_insert((blob, true));
-                known.1 &= !absent;
+                // A registry has all that a manifest of its own names.
+                let (_, is_there) = blobs.entry(digest).or_insert((blob, false));
+                *is_there |= !absent;
             }
         }
-        let mut report = self.push_blobs(to, &digest, blobs.into_values(), cancel).await?;
-        let manifests = images.iter().zip(&absent).filter(|(_, absent)| **absent);
-        stream::iter(manifests)
-            .map(|(image, _)| self.put(to, image.manifest.into(), &image.manifest, false, cancel))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
+        let mut report = self.push_blobs(to, &digest, blobs, cancel).await?;
+        let mut puts = Vec::new();
+        for (image, absent) in images.iter().zip(absent) {
+            if absent {
+                puts.push(self.put(to, image.manifest.into(), &image.manifest, false, cancel));
+            }
+        }
+        few_at_once(puts).await?;
         let is_index = matches!(subject, Subject::Index(_));
         if is_index && self.find(to, digest.into(), cancel).await?.is_none() {
             self.put(to, digest.into(), &digest, true, cancel).await?;
@@ -193,6 +188,11 @@ impl Pusher {
         }
     }
 
+    async fn is_absent(&self, to: &Repository, image: &Image, cancel: &Cancel) -> Result<bool, Error> {
+        let found = self.find(to, image.manifest.into(), cancel).await?;
+        Ok(found.is_none())
+    }
+
     async fn find(
         &self,
         repository: &Repository,
@@ -224,12 +224,12 @@ impl Pusher {
         Ok(())
     }
 
-    /// Sees to every blob; those that come with `true` are known to be there.
-    async fn push_blobs<'a>(
+    /// Sees to every blob; those with `true` are known to be there.
+    async fn push_blobs(
         &self,
         to: &Repository,
         digest: &Digest,
-        blobs: impl Iterator<Item = (Blob<'a>, bool)>,
+        blobs: BTreeMap<Digest, (Blob<'_>, bool)>,
         cancel: &Cancel,
     ) -> Result<Report, Error> {
         let mut report = Report {
@@ -241,20 +241,11 @@ impl Pusher {
             mounted: 0,
             uploaded: 0,
         };
-        let seen: Vec<(Digest, Pushed)> = stream::iter(blobs)
-            .map(|(blob, is_there)| async move {
-                let how = self.push_blob(to, blob, is_there, cancel).await?;
-                let digest = *blob.digest();
-                self.events.emit(Event::Pushed {
-                    blob: digest.oci(),
-                    how,
-                });
-                Ok::<_, Error>((digest, how))
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await?;
-        for (digest, how) in seen {
+        let pushes = blobs
+            .values()
+            .map(|(blob, is_there)| self.push_blob(to, *blob, *is_there, cancel));
+        let seen = few_at_once(pushes.collect()).await?;
+        for (digest, how) in blobs.keys().zip(seen) {
             match how {
                 Pushed::Present => report.present += 1,
                 Pushed::Mounted => report.mounted += 1,
@@ -268,6 +259,21 @@ impl Pusher {
     }
 
     async fn push_blob(
+        &self,
+        to: &Repository,
+        blob: Blob<'_>,
+        is_there: bool,
+        cancel: &Cancel,
+    ) -> Result<Pushed, Error> {
+        let how = self.see_to(to, blob, is_there, cancel).await?;
+        self.events.emit(Event::Pushed {
+            blob: blob.digest().oci(),
+            how,
+        });
+        Ok(how)
+    }
+
+    async fn see_to(
         &self,
         to: &Repository,
         blob: Blob<'_>,
@@ -355,6 +361,11 @@ fn image_blobs(image: &Image) -> impl Iterator<Item = (Digest, Blob<'_>)> {
         .iter()
         .map(|layer| (layer.digest, Blob::Layer(layer)));
     std::iter::once((image.config, Blob::Config(&image.config))).chain(layers)
+}
+
+/// The values of futures in their order; a few run at once, and none goes on when one fails.
+async fn few_at_once<T>(futures: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
+    stream::iter(futures).buffered(PARALLEL).try_collect().await
 }
 
 /// Waits for `future`, and looks at `cancel` at least every 100 ms.

@@ -214,8 +214,15 @@ impl Identity {
 
     /// Says that an answer means that we may not.
     pub(super) async fn denied(&self, answer: &Answer, cancel: &Cancel) -> Result<Failure, Problem> {
-        let host = &self.host;
+        let (host, reported) = (&self.host, answer.reported());
         let remedy = match self.credential(cancel).await? {
+            // Gitea says so after the upload, with the status of a missing permission.
+            _ if ["quota", "exceeded"]
+                .iter()
+                .any(|word| reported.message.contains(word)) =>
+            {
+                format!("make room at `{host}`, or have the limit raised")
+            }
             None => {
                 format!("there are no credentials for `{host}`: `docker login {host}`, or set DOCKER_CONFIG")
             }
@@ -226,7 +233,7 @@ impl Identity {
         };
         Ok(Failure::Denied {
             status: answer.status,
-            reported: answer.reported(),
+            reported,
             remedy,
         })
     }

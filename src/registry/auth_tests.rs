@@ -290,3 +290,80 @@ async fn a_token_that_expires_between_chunks_costs_a_new_upload() {
         "two to write, one to look what became of it"
     );
 }
+
+#[tokio::test]
+async fn another_host_does_not_say_where_credentials_go() {
+    let other = Faulty::start(|seen| {
+        let realm = format!(r#"www-authenticate: Bearer realm="http://{}/token""#, seen.host);
+        Act::Answer(401, vec![realm], String::new())
+    })
+    .await;
+    let away = format!("location: http://{}/elsewhere", other.host);
+    let faulty = Faulty::start(move |seen| match seen.authorization.is_some() {
+        true => Act::Answer(307, vec![away.clone()], String::new()),
+        false => Act::Answer(
+            401,
+            vec!["www-authenticate: Basic realm=x".to_owned()],
+            String::new(),
+        ),
+    })
+    .await;
+    let config = format!(
+        r#"{{"auths":{{"{}":{{"auth":"dGVhbTpodW50ZXIy"}}}}}}"#,
+        faulty.host
+    );
+    let (_config, client) = client_with(&config);
+    let to = faulty.repository();
+    for _ in 0..2 {
+        let refused = client.has_blob(&to, &Digest::of(b"x"), &never()).await;
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("access is refused (401")
+        );
+    }
+    let lines: Vec<String> = other.seen().into_iter().map(|seen| seen.line).collect();
+    assert_eq!(lines, ["HEAD /elsewhere"; 2]);
+    assert!(other.seen().iter().all(|seen| seen.authorization.is_none()));
+}
+
+/// As a registry does that keeps its blobs elsewhere.
+#[tokio::test]
+async fn with_a_fresh_token_it_goes_where_it_is_led() {
+    let other = Faulty::start(|_| Act::Answer(200, Vec::new(), String::new())).await;
+    let away = format!("location: http://{}/elsewhere", other.host);
+    let faulty = Faulty::start(move |seen| match seen.authorization.as_deref() {
+        _ if seen.line.starts_with("GET /token") => {
+            Act::Answer(200, Vec::new(), format!(r#"{{"token":"t{}"}}"#, seen.before))
+        }
+        // The first token is not good any more.
+        Some(token) if token != "Bearer t1" => Act::Answer(307, vec![away.clone()], String::new()),
+        _ => {
+            let challenge = r#"www-authenticate: Bearer realm="/token""#;
+            Act::Answer(401, vec![challenge.to_owned()], String::new())
+        }
+    })
+    .await;
+    let (client, to) = (client(), faulty.repository());
+    assert!(client.has_blob(&to, &Digest::of(b"x"), &never()).await.unwrap());
+    assert_eq!(faulty.count("/token"), 2);
+    assert!(other.seen().iter().all(|seen| seen.authorization.is_none()));
+}
+
+#[tokio::test]
+async fn a_quota_is_not_taken_for_a_missing_permission() {
+    let faulty = Faulty::start(|seen| match seen.line.starts_with("POST ") {
+        true => {
+            let message = "maximum allowed package storage quota exceeded";
+            let body = format!(r#"{{"errors":[{{"code":"","message":"{message}"}}]}}"#);
+            Act::Answer(403, Vec::new(), body)
+        }
+        false => Act::Pass,
+    })
+    .await;
+    let (_directory, ours) = store();
+    let digest = ours.put(b"x").unwrap();
+    let refused = upload(&client(), &faulty.repository(), &ours, &digest).await;
+    insta::assert_snapshot!(refused.unwrap_err().replace(&digest.oci(), "DIGEST"), @"`HOST/owner/api`: cannot upload the blob `DIGEST`: access is refused (403: maximum allowed package storage quota exceeded); make room at `HOST`, or have the limit raised");
+}

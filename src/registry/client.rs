@@ -138,10 +138,10 @@ impl Client {
             .await
             .map_err(|problem| problem.during(repository, what()))?;
         let Some(answer) = found else { return Ok(None) };
-        if let Some(digest) = answer.header("docker-content-digest") {
-            return Ok(Some(digest.to_owned()));
+        if let Some(digest) = answer.digest() {
+            return Ok(Some(digest));
         }
-        // The header is optional for a registry.
+        // The header is optional for a registry, and may be of another algorithm.
         let manifest = self.get_manifest(repository, reference, cancel).await?;
         Ok(manifest.map(|manifest| manifest.digest.oci()))
     }
@@ -189,22 +189,23 @@ impl Client {
         let failed = |problem: Problem| problem.during(repository, format!("put the manifest `{reference}`"));
         let expected = Digest::of(bytes).oci();
         let bytes = Bytes::copy_from_slice(bytes);
-        let mut attempt = 1;
-        let answer = loop {
-            let problem = match self
-                .put_once(repository, reference, media_type, &bytes, cancel)
-                .await
-            {
-                Ok(answer) => break answer,
-                Err(problem) => problem,
+        let put = async {
+            let host = self.host(repository, cancel).await?;
+            let url = host.url(repository, &format!("manifests/{reference}"))?;
+            let call = Call {
+                headers: vec![(CONTENT_TYPE, HeaderValue::from_static(media_type))],
+                ..Call::new(repository, Access::Push, Method::PUT, url)
             };
-            self.http
-                .pause(&mut attempt, problem, cancel)
-                .await
-                .map_err(failed)?;
+            let content = || Content::Bytes(bytes.clone());
+            let answer = self.change(&host, &call, content, cancel).await?;
+            match answer.is_success() {
+                true => Ok(answer),
+                false => Err(answer.failure().into()),
+            }
         };
-        let got = match answer.header("docker-content-digest") {
-            Some(digest) => Some(digest.to_owned()),
+        let answer = put.await.map_err(failed)?;
+        let got = match answer.digest() {
+            Some(digest) => Some(digest),
             None => self.head_manifest(repository, reference, cancel).await?,
         };
         match got {
@@ -259,9 +260,7 @@ impl Client {
                 from,
                 ..Call::new(repository, Access::Push, Method::POST, url)
             };
-            let permit = host.lanes.enter(cancel).await?;
-            let answer = self.retried(&host, &call, cancel).await?;
-            drop(permit);
+            let answer = self.change(&host, &call, || Content::Empty, cancel).await?;
             match answer.status {
                 201 => Ok(Mount::Mounted),
                 202 => Ok(Mount::Absent(Some(Pending::of(&answer)?))),
@@ -297,28 +296,6 @@ impl Client {
         }
     }
 
-    async fn put_once(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-        media_type: &'static str,
-        bytes: &Bytes,
-        cancel: &Cancel,
-    ) -> Result<Answer, Problem> {
-        let host = self.host(repository, cancel).await?;
-        let url = host.url(repository, &format!("manifests/{reference}"))?;
-        let call = Call {
-            headers: vec![(CONTENT_TYPE, HeaderValue::from_static(media_type))],
-            ..Call::new(repository, Access::Push, Method::PUT, url)
-        };
-        let content = || Content::Bytes(bytes.clone());
-        let answer = self.once(&host, &call, content, cancel).await?;
-        match answer.is_success() {
-            true => Ok(answer),
-            false => Err(answer.failure().into()),
-        }
-    }
-
     /// Sends a request without a body until there is an answer that stays.
     async fn retried(&self, host: &Host, call: &Call<'_>, cancel: &Cancel) -> Result<Answer, Problem> {
         let mut attempt = 1;
@@ -332,12 +309,38 @@ impl Client {
         }
     }
 
+    /// Sends a request that changes something, through a lane, until there is an answer that stays.
+    async fn change(
+        &self,
+        host: &Host,
+        call: &Call<'_>,
+        content: impl Fn() -> Content + Send + Sync,
+        cancel: &Cancel,
+    ) -> Result<Answer, Problem> {
+        let mut attempt = 1;
+        loop {
+            let lane = host.lanes.enter(cancel).await?;
+            let result = self.once(host, call, &content, cancel).await;
+            drop(lane);
+            let problem = match result {
+                Ok(answer) if answer.failure().is_transient() => answer.failure().into(),
+                Ok(answer) => {
+                    host.lanes.succeeded();
+                    return Ok(answer);
+                }
+                Err(problem) => problem,
+            };
+            host.lanes.failed(&problem);
+            self.http.pause(&mut attempt, problem, cancel).await?;
+        }
+    }
+
     /// Sends a request, once more if who we are has to be said anew. 401 and 403 are failures.
     pub(super) async fn once(
         &self,
         host: &Host,
         call: &Call<'_>,
-        content: impl Fn() -> Content + Send,
+        content: impl Fn() -> Content + Send + Sync,
         cancel: &Cancel,
     ) -> Result<Answer, Problem> {
         let scopes = call.scopes();
@@ -353,6 +356,8 @@ impl Client {
             false => None,
         };
         let answer = self.follow(host, call, &content, used.as_ref(), cancel).await?;
+        // Another host that we were led to does not get to say where our password goes.
+        let is_ours = is_ours && answer.url.origin() == host.base.origin();
         if answer.status != 401 || !is_ours {
             return match answer.status {
                 401 | 403 => Err(identity.denied(&answer, cancel).await?.into()),
@@ -366,8 +371,7 @@ impl Client {
         let Some(fresh) = fresh else {
             return Err(identity.denied(&answer, cancel).await?.into());
         };
-        let content = content();
-        if matches!(content, Content::Chunk(..)) {
+        if matches!(content(), Content::Chunk(..)) {
             // Its bytes are gone; the upload starts over, with the fresh token.
             return Err(Failure::Torn {
                 status: answer.status,
@@ -375,9 +379,7 @@ impl Client {
             }
             .into());
         }
-        let again = self
-            .send(call, call.url.clone(), content, Some(&fresh), cancel)
-            .await?;
+        let again = self.follow(host, call, &content, Some(&fresh), cancel).await?;
         match again.status {
             401 | 403 => Err(identity.denied(&again, cancel).await?.into()),
             _ => Ok(again),
@@ -389,7 +391,7 @@ impl Client {
         &self,
         host: &Host,
         call: &Call<'_>,
-        content: &(impl Fn() -> Content + Send),
+        content: &(impl Fn() -> Content + Send + Sync),
         authorization: Option<&Authorization>,
         cancel: &Cancel,
     ) -> Result<Answer, Problem> {

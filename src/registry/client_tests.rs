@@ -1,12 +1,11 @@
 //! The client against registries that fail in every way.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::http::Policy;
 use super::testing::*;
 use super::*;
-use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::image::MANIFEST_MEDIA_TYPE;
 
@@ -135,7 +134,12 @@ async fn lasting_trouble_is_reported() {
 
     let patient = Instant::now();
     let hanging = Faulty::start(|_| Act::Hang).await;
-    let failed = client()
+    let impatient = Policy {
+        idle: Duration::from_millis(200),
+        ..HASTY
+    };
+    let failed = Client::with(Settings::default(), impatient)
+        .unwrap()
         .has_blob(&hanging.repository(), &digest, &never())
         .await
         .unwrap_err();
@@ -202,8 +206,37 @@ async fn what_a_registry_claims_to_have_put_is_checked() {
         (Ok(()), 1),
         "without the header, it is asked for"
     );
+    let (result, asked) = put(Some(format!("sha512:{}", "0".repeat(128)))).await;
+    assert_eq!((result, asked), (Ok(()), 1), "another algorithm's says nothing");
     let (wrong, _) = put(Some(Digest::of(b"other").oci())).await;
     assert!(wrong.unwrap_err().contains("where `sha256:"));
+}
+
+#[tokio::test]
+async fn trouble_with_manifests_leaves_one_request_at_a_time() {
+    let faulty = Faulty::start(
+        |seen| match seen.line.starts_with("PUT /v2/owner/api/manifests") {
+            true if seen.before < 5 => error(500, "UNKNOWN"),
+            _ => Act::Pass,
+        },
+    )
+    .await;
+    let (_directory, ours) = store();
+    let (client, to) = (client(), faulty.repository());
+    let config = ours.put(b"{}").unwrap();
+    upload(&client, &to, &ours, &config).await.unwrap();
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{}","size":2}},"layers":[]}}"#,
+        config.oci()
+    );
+    let tag = Reference::Tag("v1".parse().unwrap());
+    client
+        .put_manifest(&to, &tag, MANIFEST_MEDIA_TYPE, manifest.as_bytes(), &never())
+        .await
+        .unwrap();
+    assert_eq!(faulty.count("PUT "), 4);
+    let host = client.host(&to, &never()).await.ok().unwrap();
+    assert!(host.lanes.single.load(std::sync::atomic::Ordering::SeqCst));
 }
 
 #[tokio::test]

@@ -93,6 +93,12 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The `sha256:…` of `Docker-Content-Digest`, if there is a well-formed one.
+    pub(super) fn digest(&self) -> Option<String> {
+        let digest = Digest::from_oci(self.header("docker-content-digest")?, 0);
+        digest.ok().map(|digest| digest.oci())
+    }
+
     pub(super) fn reported(&self) -> Reported {
         Reported::read(&self.body)
     }

@@ -19,11 +19,11 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::store::Store;
 
-/// Patience for tests.
-pub(crate) const HASTY: Policy = Policy {
+/// Patience for tests: little between attempts, and much with a busy machine.
+pub(super) const HASTY: Policy = Policy {
     attempts: 5,
     pause: Duration::from_millis(1),
-    idle: Duration::from_millis(400),
+    idle: Duration::from_secs(20),
 };
 
 /// A store of its own.
@@ -85,6 +85,8 @@ pub(crate) fn error(status: u16, code: &str) -> Act {
 /// A request that came.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    /// Whom it was sent to.
+    pub host: String,
     /// Method, path and query.
     pub line: String,
     pub authorization: Option<String>,
@@ -115,7 +117,14 @@ impl Faulty {
         let host = listener.local_addr().unwrap().to_string();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let base = format!("http://{}", behind.2.address());
-        let shared = Arc::new((act, Arc::clone(&seen), base));
+        // Fails only if the process has a provider already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build()
+            .unwrap();
+        let shared = Arc::new((act, Arc::clone(&seen), Behind { client, base }));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
@@ -123,9 +132,9 @@ impl Faulty {
                     let service = service_fn(|request: Request<Incoming>| {
                         let shared = Arc::clone(&shared);
                         async move {
-                            let (act, seen, base) = &*shared;
+                            let (act, seen, behind) = &*shared;
                             let now = see(&request, seen);
-                            perform(act(&now), request, base).await
+                            perform(act(&now), request, behind).await
                         }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -165,6 +174,7 @@ fn see(request: &Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Seen {
     };
     let mut seen = seen.lock().unwrap();
     let now = Seen {
+        host: header(hyper::header::HOST).unwrap_or_default(),
         line: format!("{} {}", request.method(), request.uri()),
         authorization: header(AUTHORIZATION),
         length: header(hyper::header::CONTENT_LENGTH).map_or(0, |length| length.parse().unwrap()),
@@ -177,10 +187,10 @@ fn see(request: &Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Seen {
 
 type Answered = Result<Response<Full<Bytes>>, io::Error>;
 
-async fn perform(act: Act, request: Request<Incoming>, base: &str) -> Answered {
+async fn perform(act: Act, request: Request<Incoming>, behind: &Behind) -> Answered {
     let torn = || Err(io::ErrorKind::ConnectionReset.into());
     match act {
-        Act::Pass => forward(request, base).await,
+        Act::Pass => behind.forward(request).await,
         Act::Answer(status, headers, body) => {
             let _ = request.into_body().collect().await;
             let mut response = Response::builder().status(status);
@@ -199,11 +209,11 @@ async fn perform(act: Act, request: Request<Incoming>, base: &str) -> Answered {
             torn()
         }
         Act::Swallow => {
-            forward(request, base).await?;
+            behind.forward(request).await?;
             torn()
         }
         Act::Change(name, value) => {
-            let mut response = forward(request, base).await?;
+            let mut response = behind.forward(request).await?;
             response.headers_mut().remove(name);
             if let Some(value) = value {
                 response.headers_mut().insert(name, value.parse().unwrap());
@@ -217,36 +227,36 @@ async fn perform(act: Act, request: Request<Incoming>, base: &str) -> Answered {
     }
 }
 
-async fn forward(request: Request<Incoming>, base: &str) -> Answered {
-    let (head, body) = request.into_parts();
-    // A body that breaks off is passed on as far as it came.
-    let mut bytes = Vec::new();
-    let mut body = body;
-    let mut is_whole = true;
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => bytes.extend(frame.into_data().unwrap_or_default()),
-            Err(_) => is_whole = false,
+/// The sound registry.
+struct Behind {
+    client: reqwest::Client,
+    base: String,
+}
+
+impl Behind {
+    async fn forward(&self, request: Request<Incoming>) -> Answered {
+        let (head, mut body) = request.into_parts();
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            bytes.extend(frame.into_data().unwrap_or_default());
         }
-        if !is_whole {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
+        let mut headers: HeaderMap = head.headers;
+        headers.remove("host");
+        headers.remove("content-length");
+        let response = self
+            .client
+            .request(head.method, format!("{}{}", self.base, head.uri))
+            .headers(headers)
+            .body(bytes)
+            .send()
+            .await
+            .unwrap();
+        let mut forwarded = Response::builder().status(response.status());
+        *forwarded.headers_mut().unwrap() = response.headers().clone();
+        let bytes = response.bytes().await.unwrap();
+        Ok(forwarded.body(Full::new(bytes)).unwrap())
     }
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let mut headers: HeaderMap = head.headers;
-    headers.remove("host");
-    headers.remove("content-length");
-    let response = client
-        .request(head.method, format!("{base}{}", head.uri))
-        .headers(headers)
-        .body(bytes)
-        .send()
-        .await
-        .unwrap();
-    let mut forwarded = Response::builder().status(response.status());
-    *forwarded.headers_mut().unwrap() = response.headers().clone();
-    let bytes = response.bytes().await.unwrap();
-    Ok(forwarded.body(Full::new(bytes)).unwrap())
 }
 
 /// A server that answers every connection with the same bytes, whatever it is asked.

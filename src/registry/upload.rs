@@ -90,11 +90,11 @@ impl Lanes {
         }
     }
 
-    fn succeeded(&self) {
+    pub(super) fn succeeded(&self) {
         self.trouble.store(0, Ordering::Relaxed);
     }
 
-    fn failed(&self, problem: &Problem) {
+    pub(super) fn failed(&self, problem: &Problem) {
         let is_trouble = matches!(problem, Problem::Failure(Failure::Status { status: 500.., .. }));
         if is_trouble && self.trouble.fetch_add(1, Ordering::Relaxed) + 1 >= TROUBLE {
             self.single.store(true, Ordering::Relaxed);
@@ -221,7 +221,8 @@ impl Client {
                 lanes.one_request.store(NO, Ordering::Relaxed);
                 Ok(Some(Pending::of(&answer)?))
             }
-            400 | 404 | 405 | 411 | 415 if lanes.one_request.load(Ordering::Relaxed) == UNKNOWN => {
+            // Several may find that out at once.
+            400 | 404 | 405 | 411 | 415 if lanes.one_request.load(Ordering::Relaxed) != YES => {
                 lanes.one_request.store(NO, Ordering::Relaxed);
                 self.begin(upload, cancel).await.map(Some)
             }
@@ -309,12 +310,8 @@ impl Upload<'_> {
 
     fn check(&self, answer: &Answer) -> Result<(), Problem> {
         let expected = self.digest.oci();
-        match answer.header("docker-content-digest") {
-            Some(got) if got != expected => Err(Failure::Digest {
-                expected,
-                got: got.to_owned(),
-            }
-            .into()),
+        match answer.digest() {
+            Some(got) if got != expected => Err(Failure::Digest { expected, got }.into()),
             _ => Ok(()),
         }
     }

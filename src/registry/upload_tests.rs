@@ -121,6 +121,28 @@ async fn small_blobs_take_one_request_where_that_is_understood() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_may_find_out_at_once_that_one_request_is_not_enough() {
+    // Both are on their way before either is answered.
+    let arrived = std::sync::Barrier::new(2);
+    let faulty = Faulty::start(move |seen| match seen.line.contains("uploads/?digest=") {
+        true => {
+            tokio::task::block_in_place(|| arrived.wait());
+            error(405, "UNSUPPORTED")
+        }
+        false => Act::Pass,
+    })
+    .await;
+    let (_directory, ours) = store();
+    let (client, to) = (client(), faulty.repository());
+    let digests = [1, 2].map(|seed| ours.put(&noise(1000, seed)).unwrap());
+    let both = digests
+        .each_ref()
+        .map(|digest| upload(&client, &to, &ours, digest));
+    futures_util::future::try_join_all(both).await.unwrap();
+    assert_eq!(faulty.count("uploads/?digest="), 2);
+}
+
 #[tokio::test]
 async fn what_is_too_large_goes_in_chunks() {
     const LIMIT: u64 = 1 << 20;
