@@ -9,6 +9,7 @@ const { spawnSync } = require('node:child_process')
 const { createHash, createHmac } = require('node:crypto')
 const fs = require('node:fs')
 const path = require('node:path')
+const { deflateSync, inflateSync } = require('node:zlib')
 
 const APP = '/app'
 const OUT = '/out'
@@ -16,6 +17,8 @@ const SECRET = '/run/secrets/next'
 // Where both sides of `seal.cjs` leave their traces.
 const SEALS = '/tmp/skep-seals'
 
+// When everything was made, in milliseconds.
+const MADE = Number(process.env.SOURCE_DATE_EPOCH) * 1000
 // Far enough that no build ever replaces the keys.
 const NEVER = Date.UTC(2999, 0, 1)
 
@@ -135,6 +138,34 @@ function check(id, keys) {
   if (count('e') !== count('w')) fail('values of server actions were encrypted in a way that seal.cjs does not know')
 }
 
+// A page that is finished at the time of the request carries what was cached for it, when that was, and all in
+// the order in which it came about: `<length>:<state><cache>`, the cache in JSON, and usually deflated.
+function settled(postponed) {
+  const [prefix, length] = /^(\d+):/.exec(postponed) ?? fail('a page was postponed in a way that is not known here')
+  const start = prefix.length + Number(length)
+  const tail = postponed.slice(start)
+  if (tail === 'null') return postponed
+  const isPlain = tail.startsWith('{')
+  const text = isPlain ? tail : inflateSync(Buffer.from(tail, 'base64')).toString()
+  const isTime = (name, value) => name === 'timestamp' && typeof value === 'number'
+  const cache = JSON.parse(text, (name, value) => (isTime(name, value) ? MADE : value))
+  for (const [kind, entries] of Object.entries(cache.store)) {
+    cache.store[kind] = Object.fromEntries(Object.entries(entries).sort(([one], [other]) => (one < other ? -1 : 1)))
+  }
+  const json = JSON.stringify(cache)
+  return postponed.slice(0, start) + (isPlain ? json : deflateSync(json).toString('base64'))
+}
+
+function settlePages(server) {
+  for (const { file } of walk(server)) {
+    if (!file.endsWith('.meta')) continue
+    const meta = JSON.parse(fs.readFileSync(file, 'utf8'))
+    if (typeof meta.postponed !== 'string') continue
+    meta.postponed = settled(meta.postponed)
+    fs.writeFileSync(file, JSON.stringify(meta))
+  }
+}
+
 const exists = (file) => fs.lstatSync(file, { throwIfNoEntry: false }) !== undefined
 
 function removed(directory) {
@@ -195,6 +226,7 @@ function layOut(inputs) {
   }
   // Lists of the files that each page was traced to; they name the native packages of this machine.
   for (const { file } of walk(app)) if (file.endsWith('.nft.json')) fs.rmSync(file)
+  settlePages(path.join(app, '.next', 'server'))
   refuseNative(OUT)
 }
 

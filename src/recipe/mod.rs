@@ -15,6 +15,8 @@ mod tree;
 mod value;
 
 #[cfg(test)]
+mod library_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
