@@ -251,7 +251,7 @@ async fn offline_says_what_is_missing_and_asks_nobody() {
         .fetch(&["pkg:npm/a@1", &url], &sha256(b""), file())
         .await
         .unwrap_err();
-    insta::assert_snapshot!(message(&error, &server), @"`api@linux/amd64:fetch x` is not in the store, and would be fetched from `pkg:npm/a@1` or `http://127.0.0.1:PORT/x`; run once without `--offline`");
+    insta::assert_snapshot!(message(&error, &server), @"not in the store, and would be fetched from `pkg:npm/a@1` or `http://127.0.0.1:PORT/x`; run once without `--offline`");
     assert_eq!(server.count(), 0);
 }
 

@@ -6,6 +6,7 @@
 mod changes;
 mod checkout;
 mod machine;
+mod push;
 mod run;
 
 use std::collections::BTreeMap;
