@@ -299,7 +299,13 @@ impl WorkTree {
             return Ok(digest);
         }
         let mut writer = store.writer()?;
-        io::copy(&mut file, &mut writer).map_err(failed)?;
+        io::copy(&mut file, &mut writer).map_err(|source| match source.kind() {
+            // Reading needs no space; it is the store that has none left.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::Store(store::Error::Full(store.root().to_owned()))
+            }
+            _ => failed(source),
+        })?;
         let digest = writer.finish()?;
         self.cache
             .lock()

@@ -75,7 +75,11 @@ impl Store {
     /// Opens the store at `root`, and makes it if there is none. What a power cut left unfinished is
     /// forgotten, and leftovers of processes that died are removed.
     pub fn open(root: &Path) -> Result<Store, Error> {
-        fs::create_dir_all(root).map_err(error::io("create", root))?;
+        fs::create_dir_all(root).map_err(|source| match error::io("create", root)(source) {
+            // Whatever stands in the way, another place helps.
+            Error::Io { path, source, .. } => Error::Unwritable { path, source },
+            error => error,
+        })?;
         let root = root.canonicalize().map_err(error::io("read", root))?;
         disk::check_owner(&root)?;
         check_format(&root)?;

@@ -286,6 +286,57 @@ fn a_program_that_is_not_among_the_inputs_is_named() {
 }
 
 #[test]
+fn a_full_disk_is_named_and_nothing_is_half_written() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::with_busybox("single(\"api\", source([\"large\"]))");
+    bench.write("large", &"0123456789abcdef".repeat(1 << 19));
+    std::fs::create_dir(bench.store()).unwrap();
+    // A store on a disk of 3 MiB; afterwards, what it holds is sound, and a second try says the same.
+    let script = r#"/bin/busybox mount -t tmpfs -o size=3m,mode=755 none "$1"
+shift
+"$@" build; first=$?
+"$@" fsck >&2 || exit 99
+"$@" build 2>/dev/null; [ $? = $first ] && exit $first"#;
+    let mut command = std::process::Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    command
+        .args(["sh", "-c", script, "sh"])
+        .arg(bench.store())
+        .arg(env!("CARGO_BIN_EXE_skep"))
+        .current_dir(bench.project())
+        .env("SKEP_STORE", bench.store());
+    insta::assert_snapshot!(bench.ran(&command.output().unwrap()).failure(), @"
+    exit 4
+    error: `source(large) for api@linux/amd64:layer` failed: no space left for the store at `BENCH/store`; `skep gc --keep 5G` frees some
+    read 0 files, 0 B
+    ");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_named() {
+    let bench = Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [])])");
+    // Nobody can make a directory there, not even root.
+    let mut command = bench.command(&["build"]);
+    let ran = bench.ran(&command.env("SKEP_STORE", "/proc/skep").output().unwrap());
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 4
+    error: cannot write to the store at `/proc/skep`: No such file or directory (os error 2); set SKEP_STORE to a directory that can be written
+    ");
+    std::fs::write(bench.beside("file"), "x").unwrap();
+    let mut command = bench.command(&["build"]);
+    let ran = bench.ran(&command.env("SKEP_STORE", bench.beside("file")).output().unwrap());
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 4
+    error: cannot write to the store at `BENCH/file`: File exists (os error 17); set SKEP_STORE to a directory that can be written
+    ");
+}
+
+#[test]
 fn a_secret_does_not_slip_into_the_store() {
     let bench = Bench::new(
         "t = action(\"run\", argv = [\"/x\"], inputs = {\"/\": source([\"**\"])}, outputs = [\"/out\"], secrets = {\"/key\": secret(\"key\")})\n\
