@@ -285,6 +285,45 @@ fn a_program_that_is_not_among_the_inputs_is_named() {
     ");
 }
 
+/// Runs a script that may mount something on the store, which is `$1`; what follows runs `skep`.
+fn on_a_disk_of_its_own(bench: &Bench, script: &str) -> super::bench::Ran {
+    let mut command = std::process::Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    command
+        .args(["sh", "-c", script, "sh"])
+        .arg(bench.store())
+        .arg(env!("CARGO_BIN_EXE_skep"))
+        .current_dir(bench.project())
+        .env("SKEP_STORE", bench.store());
+    bench.ran(&command.output().unwrap())
+}
+
+#[test]
+fn a_file_system_that_carries_no_overlay_is_named() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::with_busybox(
+        "t = action(\"sh\", argv = [\"/bin/busybox\", \"touch\", \"/in/x\"], inputs = {\"/\": tools, \"/in\": source([\"file\"])}, \
+         outputs = [\"/out\"], writable = [\"/in\"])\nsingle(\"api\", t)",
+    );
+    bench.write("file", "content\n");
+    std::fs::create_dir(bench.store()).unwrap();
+    // An overlay cannot be the upper layer of another one; a container's root often is one.
+    let script = r#"/bin/busybox mount -t tmpfs -o mode=755 none "$1"
+mkdir "$1/lower" "$1/upper" "$1/work"
+/bin/busybox mount -t overlay -o "userxattr,lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" none "$1"
+shift
+exec "$@" build"#;
+    insta::assert_snapshot!(on_a_disk_of_its_own(&bench, script).failure(), @"
+    exit 4
+    error: `api@linux/amd64:sh` failed: cannot build a sandbox: mount an overlay on /in: Invalid argument (os error 22); the store's file system cannot carry an overlay (a container's own overlay, or NFS); set SKEP_STORE to a directory on ext4, xfs, btrfs or tmpfs, such as a mounted volume
+    ");
+}
+
 #[test]
 fn a_full_disk_is_named_and_nothing_is_half_written() {
     if !has_busybox() {
@@ -299,18 +338,8 @@ shift
 "$@" build; first=$?
 "$@" fsck >&2 || exit 99
 "$@" build 2>/dev/null; [ $? = $first ] && exit $first"#;
-    let mut command = std::process::Command::new("unshare");
-    command.arg("--mount");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-current-user", "--keep-caps"]);
-    }
-    command
-        .args(["sh", "-c", script, "sh"])
-        .arg(bench.store())
-        .arg(env!("CARGO_BIN_EXE_skep"))
-        .current_dir(bench.project())
-        .env("SKEP_STORE", bench.store());
-    insta::assert_snapshot!(bench.ran(&command.output().unwrap()).failure(), @"
+    let ran = on_a_disk_of_its_own(&bench, script);
+    insta::assert_snapshot!(ran.failure(), @"
     exit 4
     error: `source(large) for api@linux/amd64:layer` failed: no space left for the store at `BENCH/store`; `skep gc --keep 5G` frees some
     read 0 files, 0 B
