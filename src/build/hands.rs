@@ -14,7 +14,7 @@ use crate::fetch::{self, Fetcher};
 use crate::plan::{Fetch, Node, Run};
 use crate::sandbox::{self, Sandbox};
 use crate::source;
-use crate::store::{self, Store};
+use crate::store::Store;
 use crate::tree::TreePath;
 
 /// The longest secret.
@@ -116,18 +116,10 @@ fn failed(fault: Fault, message: &impl ToString, log: Option<crate::digest::Dige
     }
 }
 
-fn store_fault(error: &store::Error) -> Fault {
-    match error {
-        store::Error::Cancelled => Fault::Cancelled,
-        error if error.is_lost_content() => Fault::LostContent,
-        _ => Fault::Environment,
-    }
-}
-
 fn fetch_fault(error: &fetch::Error) -> Fault {
     match error {
         fetch::Error::Cancelled => Fault::Cancelled,
-        fetch::Error::Store(error) => store_fault(error),
+        fetch::Error::Store(error) => Fault::of_store(error),
         fetch::Error::Source { .. } | fetch::Error::Mismatch { .. } | fetch::Error::Archive { .. } => {
             Fault::Project
         }
@@ -139,8 +131,8 @@ fn sandbox_fault(error: &sandbox::Error) -> Fault {
     use crate::tree::ops;
     match error {
         sandbox::Error::Cancelled => Fault::Cancelled,
-        sandbox::Error::Store(error) => store_fault(error),
-        sandbox::Error::Tree(ops::Error::Directories(error)) => store_fault(error),
+        sandbox::Error::Store(error) => Fault::of_store(error),
+        sandbox::Error::Tree(ops::Error::Directories(error)) => Fault::of_store(error),
         sandbox::Error::Tree(_) | sandbox::Error::NotWritable(_) | sandbox::Error::NoSecret(_) => {
             Fault::Project
         }
@@ -154,7 +146,7 @@ fn sandbox_fault(error: &sandbox::Error) -> Fault {
 
 fn assemble_fault(error: &assemble::Error) -> Fault {
     match error {
-        assemble::Error::Store(error) => store_fault(error),
+        assemble::Error::Store(error) => Fault::of_store(error),
         assemble::Error::Tree(_) => Fault::Project,
         _ => Fault::Environment,
     }

@@ -183,7 +183,7 @@ impl Engine<'_> {
                 log,
             })
         };
-        let store_failed = |error: store::Error| failed(store_fault(&error), error.to_string(), None);
+        let store_failed = |error: store::Error| failed(Fault::of_store(&error), error.to_string(), None);
         let finished = |outcome, wall| {
             self.events.emit(Event::Finished {
                 label: label.to_owned(),
@@ -260,11 +260,14 @@ fn exit_message(exit_code: i32) -> String {
     }
 }
 
-fn store_fault(error: &store::Error) -> Fault {
-    match error {
-        store::Error::Cancelled => Fault::Cancelled,
-        error if error.is_lost_content() => Fault::LostContent,
-        _ => Fault::Environment,
+impl Fault {
+    /// Whose fault it is that the store could not do what was asked.
+    pub fn of_store(error: &store::Error) -> Fault {
+        match error {
+            store::Error::Cancelled => Fault::Cancelled,
+            error if error.is_lost_content() => Fault::LostContent,
+            _ => Fault::Environment,
+        }
     }
 }
 
@@ -283,7 +286,7 @@ impl Failure {
 
 fn tree_failure(label: &str, error: &trees::Error) -> Box<Failure> {
     let fault = match error {
-        trees::Error::Store(error) => store_fault(error),
+        trees::Error::Store(error) => Fault::of_store(error),
         _ => Fault::Project,
     };
     Failure::of(label, fault, error.to_string())
@@ -291,7 +294,7 @@ fn tree_failure(label: &str, error: &trees::Error) -> Box<Failure> {
 
 fn source_failure(label: &str, error: &source::Error) -> Box<Failure> {
     let fault = match error {
-        source::Error::Store(error) => store_fault(error),
+        source::Error::Store(error) => Fault::of_store(error),
         source::Error::NoGit { .. } | source::Error::Git { .. } | source::Error::Io { .. } => {
             Fault::Environment
         }

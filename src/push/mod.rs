@@ -9,7 +9,6 @@ mod error;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
@@ -286,7 +285,10 @@ impl Pusher {
             Arc::clone(places.entry((to.host().to_owned(), *digest)).or_default())
         };
         // Whoever needs the same blob in this registry waits, and then finds it there or mounts it.
-        let mut places = watch(cancel, places.lock()).await?;
+        let mut places = cancel
+            .unless_raised(places.lock())
+            .await
+            .ok_or(Error::Cancelled)?;
         if places.contains(to) {
             return Ok(Pushed::Present);
         }
@@ -315,7 +317,10 @@ impl Pusher {
             }
         }
         if let Blob::Layer(layer) = blob {
-            let permit = watch(cancel, self.making.acquire()).await?;
+            let permit = cancel
+                .unless_raised(self.making.acquire())
+                .await
+                .ok_or(Error::Cancelled)?;
             let (make, owned) = (Arc::clone(&self.make), layer.clone());
             let made = blocking(cancel, move || make(&owned)).await?;
             made.map_err(|error| Error::layer(&layer.digest, error))?;
@@ -368,25 +373,16 @@ async fn few_at_once<T>(futures: Vec<impl Future<Output = Result<T, Error>>>) ->
     stream::iter(futures).buffered(PARALLEL).try_collect().await
 }
 
-/// Waits for `future`, and looks at `cancel` at least every 100 ms.
-async fn watch<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T, Error> {
-    let mut future = std::pin::pin!(future);
-    loop {
-        if cancel.is_raised() {
-            return Err(Error::Cancelled);
-        }
-        if let Ok(value) = tokio::time::timeout(Duration::from_millis(100), &mut future).await {
-            return Ok(value);
-        }
-    }
-}
-
 /// Runs `work` on a thread that may block. Cancellation does not wait for it.
 async fn blocking<T: Send + 'static>(
     cancel: &Cancel,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    match watch(cancel, tokio::task::spawn_blocking(work)).await? {
+    match cancel
+        .unless_raised(tokio::task::spawn_blocking(work))
+        .await
+        .ok_or(Error::Cancelled)?
+    {
         Ok(value) => Ok(value),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -288,17 +288,9 @@ impl Http {
     }
 }
 
-/// Waits for `future`, and looks at `cancel` at least every 100 ms.
+/// Waits for `future`, unless `cancel` is raised.
 pub(super) async fn watch<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T, Problem> {
-    let mut future = std::pin::pin!(future);
-    loop {
-        if cancel.is_raised() {
-            return Err(Problem::Cancelled);
-        }
-        if let Ok(value) = tokio::time::timeout(Duration::from_millis(100), &mut future).await {
-            return Ok(value);
-        }
-    }
+    cancel.unless_raised(future).await.ok_or(Problem::Cancelled)
 }
 
 /// The length of a content, and its stream.
