@@ -63,11 +63,46 @@ pub enum Event {
         /// How it got there.
         how: Pushed,
     },
+    /// A step of a rollout.
+    Step {
+        /// Which, in a few words, such as `roll api`.
+        step: String,
+        /// Where it stands.
+        state: StepState,
+        /// More about it, for a person.
+        note: Option<String>,
+    },
+    /// A replica, a migration or another thing that a rollout waits for is in another state than before.
+    Watched {
+        /// What, such as `api.1`.
+        what: String,
+        /// Its state in a word, and the reason if there is one.
+        state: String,
+    },
+    /// A line that something printed which a rollout waits for.
+    Line {
+        /// What printed it.
+        of: String,
+        /// The line.
+        line: String,
+    },
     /// Something that a person should know; the run goes on.
     Warning {
         /// One lower-case sentence fragment.
         message: String,
     },
+}
+
+/// Where a step of a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepState {
+    /// It has begun.
+    Began,
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed,
 }
 
 /// Which way bytes move.

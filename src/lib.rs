@@ -22,6 +22,8 @@ pub mod publish;
 pub mod push;
 pub mod recipe;
 pub mod registry;
+pub mod release;
+pub mod rollout;
 pub mod sandbox;
 pub mod source;
 pub mod store;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::failure::printable;
-use crate::event::{Direction, Event, Events, Outcome, Pushed};
+use crate::event::{Direction, Event, Events, Outcome, Pushed, StepState};
 
 /// A fetch that took less is not worth a line in a pipe.
 const SHORT_FETCH: Duration = Duration::from_secs(5);
@@ -129,7 +129,11 @@ impl Counts {
                 Pushed::Mounted => self.pushed[1] += 1,
                 Pushed::Uploaded => self.pushed[2] += 1,
             },
-            Event::Started { .. } | Event::Warning { .. } => {}
+            Event::Started { .. }
+            | Event::Warning { .. }
+            | Event::Step { .. }
+            | Event::Watched { .. }
+            | Event::Line { .. } => {}
         }
     }
 
@@ -184,8 +188,10 @@ impl Live {
                     bar.finish_and_clear();
                 }
             }
-            Event::Warning { .. } => {
-                let _ = self.bars.println(line(event).unwrap_or_default());
+            Event::Warning { .. } | Event::Step { .. } | Event::Watched { .. } | Event::Line { .. } => {
+                if let Some(line) = line(event) {
+                    let _ = self.bars.println(line);
+                }
             }
             _ => {}
         }
@@ -226,6 +232,19 @@ fn line(event: &Event) -> Option<String> {
             let lines: Vec<String> = message.lines().map(printable).collect();
             Some(format!("warning: {}", lines.join("\n  ")))
         }
+        Event::Step { step, state, note } => {
+            let note = note
+                .as_ref()
+                .map(|note| format!(": {}", printable(note)))
+                .unwrap_or_default();
+            match state {
+                StepState::Began => None,
+                StepState::Done => Some(format!("done {}{note}", printable(step))),
+                StepState::Failed => Some(format!("failed {}{note}", printable(step))),
+            }
+        }
+        Event::Watched { what, state } => Some(format!("  {} {}", printable(what), printable(state))),
+        Event::Line { of, line } => Some(format!("  {} | {}", printable(of), printable(line))),
         Event::Planned { .. } | Event::Started { .. } | Event::Transferred { .. } | Event::Pushed { .. } => {
             None
         }

@@ -1,0 +1,124 @@
+//! What a target keeps of rollouts: a record for each release, and a journal of the one under way. Plain data.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::target::Step;
+use crate::release::{Release, ReleaseId, ReleasedImage};
+
+/// TEMP
+pub type Stack = serde_json::Value;
+
+/// A release on a target: all that is needed to make the target be it again, without the content of secrets.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// What runs.
+    pub release: Release,
+    /// How: the stack file, with its variables filled in.
+    pub stack: Stack,
+    /// What runs before anything rolls.
+    pub migrate: Option<Migrate>,
+    /// What must answer at the end, by service.
+    pub probes: BTreeMap<String, Vec<Probe>>,
+    /// When its rollout last began; the newest is what the target is, or is to be.
+    pub began: DateTime<Utc>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// The image that a service runs, if it is one of the release's.
+    pub fn image_of(&self, service: &str) -> Option<&ReleasedImage> {
+        let image = self.stack.get("services")?.get(service)?.get("image")?.as_str()?;
+        self.release.images.get(image)
+    }
+}
+
+/// A command that must succeed before anything rolls.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migrate {
+    /// The service whose image and settings it has.
+    pub service: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// The command that prints the schema's version; the last number in its output is.
+    pub version: Option<Vec<String>>,
+}
+
+/// A request that must be answered well.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Absolute path, with the query if there is one.
+    pub path: String,
+    /// The status that is expected.
+    pub status: u16,
+    /// Text that the body must hold, within its first 64 KiB.
+    pub body: Option<String>,
+    /// A header and the text that it must hold.
+    pub headers: BTreeMap<String, String>,
+    /// How many requests, one after the other.
+    pub count: u32,
+    /// How many of them must be answered well.
+    pub need: u32,
+    /// From the beginning of one to the beginning of the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+}
+
+/// What came of a release.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// Its rollout has not ended, or died.
+    Pending,
+    /// It runs, or ran.
+    Succeeded {
+        /// When its rollout ended.
+        at: DateTime<Utc>,
+    },
+    /// It failed.
+    Failed {
+        /// When.
+        at: DateTime<Utc>,
+        /// Why, for a person.
+        reason: String,
+        /// Whether the release before it was brought back.
+        rolled_back: bool,
+    },
+}
+
+impl Outcome {
+    /// Whether this release ran as it should.
+    pub fn succeeded(&self) -> bool {
+        matches!(self, Outcome::Succeeded { .. })
+    }
+}
+
+/// The rollout that is under way. Written before each step and after it, so that whoever finds it knows what may
+/// have been done.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// What the target is to be.
+    pub release: ReleaseId,
+    /// What it was.
+    pub previous: Option<ReleaseId>,
+    /// Who, as in `user@host (process 7)`.
+    pub owner: String,
+    /// Since when.
+    pub began: DateTime<Utc>,
+    /// Steps that are done.
+    pub done: Vec<Step>,
+    /// The step that runs.
+    pub current: Option<Step>,
+    /// Whether it goes back to an earlier release.
+    pub rollback: bool,
+}

@@ -1,0 +1,179 @@
+//! The gate: a command in the image of the new release that must succeed before anything rolls. Runs once for each
+//! attempt, and is adopted, not repeated, by who resumes.
+
+use std::time::{Duration, Instant};
+
+use super::history::{Migrate, Record};
+use super::run::{Setting, Stop};
+use super::target::{self, LogQuery, Observed, Task};
+use super::watch::Reason;
+use crate::event::Event;
+use crate::release::Migration;
+
+/// How often a running task is looked at.
+const PACE: Duration = Duration::from_millis(50);
+/// How long reading the schema's version may take.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines of the end of its log that a report shows.
+const LINES: usize = 20;
+
+/// Whether `record` migrates: it says how, and its image or command is another one than that of `previous`.
+pub(super) fn needed(record: &Record, previous: Option<&Record>) -> bool {
+    let Some(Migrate { service, .. }) = &record.migrate else {
+        return false;
+    };
+    previous.is_none_or(|previous| {
+        previous.migrate != record.migrate || previous.image_of(service) != record.image_of(service)
+    })
+}
+
+/// `migrate-<release>-<attempt>`: the attempt that still runs, or the first that was not made.
+pub(super) fn name(record: &Record, observed: &Observed) -> String {
+    let name = |attempt: usize| format!("migrate-{}-{attempt}", record.release.id);
+    let over = |name: &String| {
+        observed
+            .tasks
+            .get(name)
+            .is_some_and(|task| task.exit_code.is_some())
+    };
+    (1..)
+        .map(name)
+        .find(|name| !over(name))
+        .expect("attempts can be counted on")
+}
+
+/// Runs it, with the schema's version read before and after.
+pub(super) fn run(setting: &Setting<'_>, record: &Record, task: &str) -> Result<Migration, Stop> {
+    let migrate = record
+        .migrate
+        .as_ref()
+        .expect("only a record that migrates has the step");
+    let version = |when: &str| -> Result<Option<u64>, Stop> {
+        let Some(command) = &migrate.version else {
+            return Ok(None);
+        };
+        let lines = one(
+            setting,
+            record,
+            &format!("{task}-{when}"),
+            command,
+            VERSION_TIMEOUT,
+            false,
+        )?;
+        Ok(lines.iter().rev().find_map(|line| last_number(line)))
+    };
+    let before = version("before")?;
+    one(setting, record, task, &migrate.command, migrate.timeout, true)?;
+    let after = version("after")?;
+    Ok(Migration { before, after })
+}
+
+/// Runs one task to its end; its lines are those that it printed last.
+fn one(
+    setting: &Setting<'_>,
+    record: &Record,
+    name: &str,
+    command: &[String],
+    timeout: Duration,
+    loud: bool,
+) -> Result<Vec<String>, Stop> {
+    let migrate = record
+        .migrate
+        .as_ref()
+        .expect("only a record that migrates has tasks");
+    let task = Task {
+        name: name.to_owned(),
+        service: migrate.service.clone(),
+        command: command.to_vec(),
+        timeout,
+    };
+    setting.target.start_task(&task, record)?;
+    let deadline = Instant::now() + timeout;
+    let mut shown = 0;
+    loop {
+        let state = setting.target.observe()?.tasks.remove(name);
+        let lines = lines(setting, name)?;
+        if loud {
+            for line in lines.iter().skip(shown) {
+                let of = "migrate".to_owned();
+                let line = line.clone();
+                setting.events.emit(Event::Line { of, line });
+            }
+        }
+        shown = lines.len();
+        let end = |message: String| {
+            let from = lines.len().saturating_sub(LINES);
+            let lines = lines[from..].to_vec();
+            Stop::Failed(Reason { message, lines })
+        };
+        match state {
+            Some(state) if state.exit_code == Some(0) => return Ok(lines),
+            Some(state) if state.exit_code.is_some() => {
+                let why = state
+                    .reason
+                    .unwrap_or_else(|| format!("exited with code {}", state.exit_code.unwrap_or(-1)));
+                return Err(end(format!("`{}` {why}", command.join(" "))));
+            }
+            _ => {}
+        }
+        if Instant::now() >= deadline {
+            setting.target.stop_task(name)?;
+            return Err(end(format!(
+                "`{}` ran for longer than {} s, and was stopped",
+                command.join(" "),
+                timeout.as_secs()
+            )));
+        }
+        if setting.cancel.is_raised() {
+            setting.target.stop_task(name)?;
+            return Err(target::Error::Cancelled.into());
+        }
+        std::thread::sleep(PACE);
+    }
+}
+
+fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, Stop> {
+    let query = LogQuery {
+        of: Some(name.to_owned()),
+        ..LogQuery::default()
+    };
+    let mut lines = Vec::new();
+    setting
+        .target
+        .logs(&query, setting.cancel, &mut |line| lines.push(line.to_owned()))?;
+    Ok(lines)
+}
+
+/// The last run of digits in a line.
+fn last_number(line: &str) -> Option<u64> {
+    let end = line.rfind(|letter: char| letter.is_ascii_digit())? + 1;
+    let start = line[..end]
+        .rfind(|letter: char| !letter.is_ascii_digit())
+        .map_or(0, |at| at + 1);
+    line[start..end].parse().ok()
+}
+
+/// For a person.
+pub(super) fn shown(migration: Migration) -> String {
+    match (migration.before, migration.after) {
+        (Some(before), Some(after)) if before == after => format!("schema {after}, as before"),
+        (Some(before), Some(after)) => format!("schema {before} → {after}"),
+        (None, Some(after)) => format!("schema {after}"),
+        _ => "schema version unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_last_number() {
+        assert_eq!(
+            last_number("2026/11/24 10:00:00 goose: version 20240102"),
+            Some(20_240_102)
+        );
+        assert_eq!(last_number("version=3."), Some(3));
+        assert_eq!(last_number("no version"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! Makes a target be a release: in order, step by step, watched, and undone if it fails. Written once for every
+//! target; sees releases, and never a plan of a build.
+//!
+//! observe → changes → lock → preflight → secrets, configs → migrate → canary → rest → probes → record → prune
+//!
+//! Everything that can refuse refuses before the migration. A step is idempotent, and named in the journal before it
+//! is taken: after a death at any instant, the next rollout observes, and takes the steps that are left.
+
+mod history;
+mod migrate;
+mod order;
+mod probe;
+mod proposal;
+mod prune;
+mod run;
+mod target;
+mod watch;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use history::{Journal, Migrate, Outcome, Probe, Record};
+pub use probe::Probed;
+pub use proposal::{Change, Effect, Proposal};
+pub use run::{Contents, Error, Options, Report, Rollout, Setting};
+pub use target::{
+    Endpoint, Error as TargetError, Fault, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec,
+    State, Step, Target, Task, TaskState,
+};
+pub use watch::Reason;

@@ -1,0 +1,250 @@
+//! Which steps a rollout takes, and in which order: objects, what the migration needs, the migration, canaries, the
+//! rest, what goes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::target::{Kind, Observed, Spec, Step};
+use crate::release::Version;
+
+/// Steps that are taken at the same time, and watched together.
+pub(super) type Stage = Vec<Step>;
+
+/// What decides the order.
+pub(super) struct Inputs<'a> {
+    /// What each service is to be given.
+    pub specs: &'a BTreeMap<String, Spec>,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// Objects that the release names and the target lacks.
+    pub lacking: &'a [(Kind, Version)],
+    /// The service that migrates and the attempt's name, if there is something to migrate.
+    pub migrate: Option<(&'a str, &'a str)>,
+}
+
+/// The stages that end with the target being the release. Without a change there are none.
+///
+/// Services that the migration's own service needs, such as a database that the same stack runs, come before it.
+pub(super) fn stages(inputs: &Inputs<'_>) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    let puts = inputs.lacking.iter().cloned();
+    stages.push(puts.map(|(kind, version)| Step::Put { kind, version }).collect());
+    let changed: BTreeSet<&str> = inputs
+        .specs
+        .keys()
+        .map(String::as_str)
+        .filter(|name| inputs.differs(name))
+        .collect();
+    let mut first = BTreeSet::new();
+    if let Some((service, _)) = inputs.migrate {
+        inputs.add_needs(service, &mut first);
+        first.remove(service);
+    }
+    let (before, after): (BTreeSet<&str>, BTreeSet<&str>) =
+        changed.iter().partition(|name| first.contains(*name));
+    stages.extend(inputs.rolls(&before));
+    if let Some((_, task)) = inputs.migrate {
+        stages.push(vec![Step::Migrate {
+            task: task.to_owned(),
+        }]);
+    }
+    let canaries = after.iter().filter(|name| inputs.has_canary(name));
+    stages.push(
+        canaries
+            .map(|name| Step::Canary {
+                service: (*name).to_owned(),
+            })
+            .collect(),
+    );
+    stages.extend(inputs.rolls(&after));
+    let gone = inputs
+        .observed
+        .services
+        .keys()
+        .filter(|name| !inputs.specs.contains_key(*name));
+    stages.push(
+        gone.map(|name| Step::Remove {
+            service: name.clone(),
+        })
+        .collect(),
+    );
+    stages.retain(|stage| !stage.is_empty());
+    stages
+}
+
+impl<'a> Inputs<'a> {
+    /// Whether a service is not there as the release wants it.
+    fn differs(&self, name: &str) -> bool {
+        let spec = &self.specs[name];
+        self.observed.services.get(name).is_none_or(|service| {
+            service.revision != spec.revision
+                || service.replicas != spec.replicas
+                || service.paused.is_some()
+                || service.tasks.iter().any(|task| task.revision != spec.revision)
+        })
+    }
+
+    /// Whether one replica can be tried before the others: there are others, and they run something else.
+    fn has_canary(&self, name: &str) -> bool {
+        let spec = &self.specs[name];
+        let others = self.observed.services.get(name).map_or(0, |service| {
+            service
+                .tasks
+                .iter()
+                .filter(|task| task.revision != spec.revision)
+                .count()
+        });
+        spec.replicas > 1 && others > 0
+    }
+
+    fn add_needs(&self, name: &str, to: &mut BTreeSet<&'a str>) {
+        for needed in self.specs.get(name).into_iter().flat_map(|spec| &spec.needs) {
+            if to.insert(needed) {
+                self.add_needs(needed, to);
+            }
+        }
+    }
+
+    /// Each service after what it needs, as many at a time as possible.
+    fn rolls(&self, names: &BTreeSet<&str>) -> Vec<Stage> {
+        let mut left = names.clone();
+        let mut stages = Vec::new();
+        while !left.is_empty() {
+            let ready: BTreeSet<&str> = left
+                .iter()
+                .filter(|name| {
+                    let mut needs = BTreeSet::new();
+                    self.add_needs(name, &mut needs);
+                    needs
+                        .iter()
+                        .all(|needed| needed == *name || !left.contains(needed))
+                })
+                .copied()
+                .collect();
+            // Needs that go in a circle have no order.
+            let ready = if ready.is_empty() { left.clone() } else { ready };
+            left.retain(|name| !ready.contains(name));
+            stages.push(
+                ready
+                    .iter()
+                    .map(|name| Step::Roll {
+                        service: (*name).to_owned(),
+                    })
+                    .collect(),
+            );
+        }
+        stages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::target::{Replica, Service, State};
+
+    /// `api=2x3` is a service `api` with revision 2 and 3 replicas.
+    fn parse(text: &str) -> Vec<(String, String, u32)> {
+        let one = |word: &str| {
+            let (name, rest) = word.split_once('=').unwrap();
+            let (revision, replicas) = rest.split_once('x').unwrap();
+            (name.to_owned(), revision.to_owned(), replicas.parse().unwrap())
+        };
+        text.split_whitespace().map(one).collect()
+    }
+
+    /// `there`: what is on the target; `wanted`: what should be; `needs`: `api:db,redis`.
+    fn check(there: &str, wanted: &str, needs: &str, migrate: Option<&str>, expected: &str) {
+        let task = |name: &str, revision: &str, slot: u32| Replica {
+            name: format!("{name}.{slot}"),
+            revision: revision.to_owned(),
+            image: String::new(),
+            state: State::Ready,
+            restarts: 0,
+            reason: None,
+            lines: Vec::new(),
+        };
+        let service = |(name, revision, replicas): (String, String, u32)| {
+            let tasks = (1..=replicas).map(|slot| task(&name, &revision, slot)).collect();
+            let shown = serde_json::Value::Null;
+            (
+                name,
+                Service {
+                    revision,
+                    shown,
+                    replicas,
+                    paused: None,
+                    tasks,
+                },
+            )
+        };
+        let observed = Observed {
+            services: parse(there).into_iter().map(service).collect(),
+            ..Observed::default()
+        };
+        let needs = needs.split_whitespace().map(|word| {
+            let (name, needs) = word.split_once(':').unwrap();
+            (name.to_owned(), needs.split(',').map(str::to_owned).collect())
+        });
+        let needs: BTreeMap<String, BTreeSet<String>> = needs.collect();
+        let spec = |(name, revision, replicas): (String, String, u32)| {
+            let needs = needs.get(&name).cloned().unwrap_or_default();
+            let shown = serde_json::Value::Null;
+            (
+                name,
+                Spec {
+                    revision,
+                    replicas,
+                    needs,
+                    shown,
+                },
+            )
+        };
+        let stages = stages(&Inputs {
+            specs: &parse(wanted).into_iter().map(spec).collect(),
+            observed: &observed,
+            lacking: &[],
+            migrate: migrate.map(|service| (service, "migrate-1")),
+        });
+        let shown: Vec<String> = stages
+            .iter()
+            .map(|stage| stage.iter().map(Step::to_string).collect::<Vec<_>>().join(" + "))
+            .collect();
+        assert_eq!(shown.join(", "), expected);
+    }
+
+    #[test]
+    fn what_is_there_takes_no_step() {
+        check("api=1x2 worker=1x1", "api=1x2 worker=1x1", "", None, "");
+    }
+
+    #[test]
+    fn the_migration_comes_after_what_it_needs_and_before_the_rest() {
+        check(
+            "",
+            "api=1x2 worker=1x1 db=1x1 redis=1x1 admin=1x1",
+            "api:db,redis worker:db admin:api",
+            Some("api"),
+            "roll db + roll redis, migrate, roll api + roll worker, roll admin",
+        );
+    }
+
+    #[test]
+    fn several_replicas_send_one_ahead() {
+        check(
+            "api=1x3 worker=1x1 db=1x1",
+            "api=2x3 worker=2x1 db=1x1",
+            "api:db",
+            Some("api"),
+            "migrate, canary of api, roll api + roll worker",
+        );
+    }
+
+    #[test]
+    fn a_change_of_number_has_no_canary_and_what_is_unknown_goes_last() {
+        check("api=1x3 old=1x1", "api=1x2", "", None, "roll api, remove old");
+    }
+
+    #[test]
+    fn a_circle_of_needs_rolls_at_once() {
+        check("", "a=1x1 b=1x1", "a:b b:a", None, "roll a + roll b");
+    }
+}

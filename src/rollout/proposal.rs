@@ -1,0 +1,161 @@
+//! What a rollout would change, computed from what is observed. Touches nothing.
+
+use std::collections::BTreeMap;
+
+use super::history::Record;
+use super::order::{self, Inputs, Stage};
+use super::target::{Error, Kind, Observed, Spec, Target};
+use crate::release::{ReleaseId, Version};
+
+/// What a rollout would do.
+#[derive(Debug, serde::Serialize)]
+pub struct Proposal {
+    /// The release that the target is to be.
+    pub release: ReleaseId,
+    /// The one that it was last.
+    pub previous: Option<ReleaseId>,
+    /// What differs, by service.
+    pub changes: Vec<Change>,
+    /// Steps in order; those of one stage are taken at the same time.
+    pub stages: Vec<Stage>,
+    /// What each service is to be given.
+    #[serde(skip)]
+    pub(super) specs: BTreeMap<String, Spec>,
+}
+
+/// A service that is to change.
+#[derive(Debug, serde::Serialize)]
+pub struct Change {
+    /// Its name.
+    pub service: String,
+    /// How.
+    pub effect: Effect,
+    /// A unified diff of what it is given, values of secrets masked.
+    pub diff: String,
+}
+
+/// How a service changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It is new.
+    Create,
+    /// Its replicas are replaced, one at a time.
+    Replace,
+    /// Replicas are added or taken away; those that stay are not touched.
+    Scale,
+    /// It has the spec already, and not every replica follows it.
+    Converge,
+    /// It goes.
+    Remove,
+}
+
+impl Proposal {
+    /// Whether the target is what the record says.
+    pub fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
+    /// Compares `record` with what `observed` shows. `attempt` is the name of the migration's task; there is none
+    /// where the release does not migrate.
+    pub(super) fn new(
+        target: &dyn Target,
+        record: &Record,
+        observed: &Observed,
+        previous: Option<&Record>,
+        attempt: Option<&str>,
+    ) -> Result<Proposal, Error> {
+        let specs = target.specs(record)?;
+        let lacking = lacking(record, observed);
+        let migrate = record.migrate.as_ref().map(|migrate| migrate.service.as_str());
+        let stages = order::stages(&Inputs {
+            specs: &specs,
+            observed,
+            lacking: &lacking,
+            migrate: migrate.zip(attempt),
+        });
+        let names: std::collections::BTreeSet<&String> =
+            specs.keys().chain(observed.services.keys()).collect();
+        let changes = names
+            .into_iter()
+            .filter_map(|name| change(name, &specs, observed))
+            .collect();
+        Ok(Proposal {
+            release: record.release.id.clone(),
+            previous: previous.map(|record| record.release.id.clone()),
+            changes,
+            stages,
+            specs,
+        })
+    }
+}
+
+/// Versions that a release names and the target does not have.
+fn lacking(record: &Record, observed: &Observed) -> Vec<(Kind, Version)> {
+    let release = &record.release;
+    let of = |kind, versions: &BTreeMap<String, Version>, there: &std::collections::BTreeSet<String>| {
+        let missing = versions
+            .values()
+            .filter(|version| !there.contains(version.as_str()));
+        missing.map(|version| (kind, version.clone())).collect::<Vec<_>>()
+    };
+    let mut lacking = of(Kind::Secret, &release.secrets, &observed.secrets);
+    lacking.extend(of(Kind::Config, &release.configs, &observed.configs));
+    lacking
+}
+
+fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Option<Change> {
+    let (spec, service) = (specs.get(name), observed.services.get(name));
+    let effect = match (spec, service) {
+        (Some(_), None) => Effect::Create,
+        (None, Some(_)) => Effect::Remove,
+        (Some(spec), Some(service)) if spec.revision != service.revision => Effect::Replace,
+        (Some(spec), Some(service)) if spec.replicas != service.replicas => Effect::Scale,
+        (Some(spec), Some(service))
+            if service.paused.is_some()
+                || service.tasks.iter().any(|task| task.revision != spec.revision) =>
+        {
+            Effect::Converge
+        }
+        _ => return None,
+    };
+    let before = service.map(|service| text(&service.shown)).unwrap_or_default();
+    let after = spec.map(|spec| text(&spec.shown)).unwrap_or_default();
+    let diff = similar::TextDiff::from_lines(&before, &after)
+        .unified_diff()
+        .context_radius(2)
+        .to_string();
+    Some(Change {
+        service: name.to_owned(),
+        effect,
+        diff,
+    })
+}
+
+/// A spec as lines, one value on each.
+fn text(shown: &serde_json::Value) -> String {
+    fn add(value: &serde_json::Value, path: &str, to: &mut String) {
+        use serde_json::Value;
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                add(value, &path, to);
+            }),
+            Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(n, item)| add(item, &format!("{path}[{n}]"), to));
+            }
+            Value::Null => {}
+            value => *to += &format!("{path}: {value}\n"),
+        }
+    }
+    let mut lines = String::new();
+    add(shown, "", &mut lines);
+    lines
+}

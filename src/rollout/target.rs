@@ -1,0 +1,301 @@
+//! What every target is to the model: a place that can be observed and changed one step at a time. Order, timing,
+//! reporting and exit codes are the model's; a target decides none of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::history::{Journal, Record};
+use crate::cancel::Cancel;
+use crate::release::{ReleaseId, Version};
+
+/// A place that releases run on. Every call blocks, for no longer than the target's own network timeout, and every
+/// change is idempotent: asking for what is there already does nothing.
+pub trait Target {
+    /// What is there now. Touches nothing.
+    fn observe(&self) -> Result<Observed, Error>;
+
+    /// What keeps `record` from running here, all of it: images that are gone or lack the platform, ports that are
+    /// taken, keys that the target cannot honour. Touches nothing.
+    fn preflight(&self, record: &Record, observed: &Observed) -> Result<Vec<Problem>, Error>;
+
+    /// What each service would be given, by its name; comparable, readable, and without the content of secrets.
+    fn specs(&self, record: &Record) -> Result<BTreeMap<String, Spec>, Error>;
+
+    /// Whether the object `version` holds `content`; `None` if there is no such object.
+    fn holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error>;
+
+    /// Makes the target go one step towards `record`. Returns before the orchestrator has followed.
+    fn apply(&self, step: &Step, record: &Record) -> Result<(), Error>;
+
+    /// Puts the object `version`; one that is there with the same content is left alone.
+    fn put(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<(), Error>;
+
+    /// Deletes the object `version`, if it is there.
+    fn delete(&self, kind: Kind, version: &Version) -> Result<(), Error>;
+
+    /// Starts `command` once, as a task of `service`'s image and settings; a task of this name that is there is
+    /// adopted instead.
+    fn start_task(&self, task: &Task, record: &Record) -> Result<(), Error>;
+
+    /// Ends a task, and waits until it is gone.
+    fn stop_task(&self, name: &str) -> Result<(), Error>;
+
+    /// Gives lines of a log to `each`, oldest first, until there are no more, or with `follow` until `cancel`.
+    fn logs(&self, query: &LogQuery, cancel: &Cancel, each: &mut dyn FnMut(&str)) -> Result<(), Error>;
+
+    /// Where probes of `service` connect, and under which host name; empty if nothing of it can be reached from here.
+    fn endpoint(&self, service: &str, record: &Record) -> Result<Option<Endpoint>, Error>;
+
+    /// The lock of whoever changes this target, until it is dropped or its process dies.
+    fn lock(&self, owner: &str) -> Result<Box<dyn Lock>, Error>;
+
+    /// The rollout that is under way, or that died.
+    fn journal(&self) -> Result<Option<Journal>, Error>;
+
+    /// Replaces the journal; `None` where a rollout has ended.
+    fn write_journal(&self, journal: Option<&Journal>) -> Result<(), Error>;
+
+    /// Releases that were rolled out here, the newest first.
+    fn history(&self) -> Result<Vec<Record>, Error>;
+
+    /// Adds or replaces a release's record.
+    fn record(&self, record: &Record) -> Result<(), Error>;
+
+    /// Forgets a release.
+    fn forget(&self, id: &ReleaseId) -> Result<(), Error>;
+}
+
+/// A lock that is held.
+pub trait Lock {}
+
+/// Why a target could not be asked or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another rollout is under way.
+    #[error("another rollout is under way: {owner}; wait for it, or end it")]
+    Locked {
+        /// Who, and since when.
+        owner: String,
+    },
+    /// The target refuses what it was asked.
+    #[error("{0}")]
+    Refused(String),
+    /// The target, its disk or the way to it.
+    #[error("{0}")]
+    Environment(String),
+    /// It was no longer wanted.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// Something that keeps a release from running on a target.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// What, where, and the remedy.
+    pub message: String,
+}
+
+/// Whose fault a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The configuration's.
+    User,
+    /// The surroundings': a registry, a port, a node.
+    Environment,
+    /// It would change what must stay.
+    Refused,
+}
+
+/// What can be put and deleted beside services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A secret: its content can be put, and compared, and never shown.
+    Secret,
+    /// A config.
+    Config,
+}
+
+/// What a service is given.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Spec {
+    /// What tells one spec from another.
+    pub revision: String,
+    /// How many replicas are wanted.
+    pub replicas: u32,
+    /// Services that must run before it.
+    pub needs: BTreeSet<String>,
+    /// For a person: what the target is given, with values of secrets masked.
+    pub shown: serde_json::Value,
+}
+
+/// One step of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "step", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Step {
+    /// A version of a secret or a config is put.
+    Put {
+        /// Which of the two.
+        kind: Kind,
+        /// Which version.
+        version: Version,
+    },
+    /// The migration runs.
+    Migrate {
+        /// The attempt's name.
+        task: String,
+    },
+    /// One replica of a service gets the new spec, and the others wait.
+    Canary {
+        /// The service.
+        service: String,
+    },
+    /// All replicas of a service get the new spec, one at a time.
+    Roll {
+        /// The service.
+        service: String,
+    },
+    /// A service that the release does not have goes.
+    Remove {
+        /// The service.
+        service: String,
+    },
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Step::Put {
+                kind: Kind::Secret,
+                version,
+            } => write!(f, "secret {version}"),
+            Step::Put {
+                kind: Kind::Config,
+                version,
+            } => write!(f, "config {version}"),
+            Step::Migrate { .. } => f.write_str("migrate"),
+            Step::Canary { service } => write!(f, "canary of {service}"),
+            Step::Roll { service } => write!(f, "roll {service}"),
+            Step::Remove { service } => write!(f, "remove {service}"),
+        }
+    }
+}
+
+/// What is on a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Observed {
+    /// Services by name; empty where nothing runs.
+    pub services: BTreeMap<String, Service>,
+    /// Tasks that were started once, by name.
+    pub tasks: BTreeMap<String, TaskState>,
+    /// Names of the secrets that are there.
+    pub secrets: BTreeSet<String>,
+    /// Names of the configs that are there.
+    pub configs: BTreeSet<String>,
+}
+
+/// A service as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Service {
+    /// The spec that it was given last.
+    pub revision: String,
+    /// That spec for a person, if the target keeps it.
+    pub shown: serde_json::Value,
+    /// How many replicas are wanted.
+    pub replicas: u32,
+    /// Why the orchestrator stopped an update half-way, if it did.
+    pub paused: Option<String>,
+    /// What runs, or should.
+    pub tasks: Vec<Replica>,
+}
+
+/// One replica, as the orchestrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Replica {
+    /// Its name, such as `api.1`.
+    pub name: String,
+    /// The spec that it has.
+    pub revision: String,
+    /// `sha256:…` of the image that it runs.
+    pub image: String,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was started again after it had ended by itself.
+    pub restarts: u32,
+    /// Why it is in that state, for a person: an exit code, a failing check's output.
+    pub reason: Option<String>,
+    /// The end of what it printed, if it did not end well.
+    pub lines: Vec<String>,
+}
+
+/// Where a replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It has not started, or its health is not known yet.
+    Starting,
+    /// It runs, and its checks pass if there are any.
+    Ready,
+    /// It runs, and its checks fail.
+    Unhealthy,
+    /// It ended by itself, and is waited with before it is started again.
+    Backoff,
+    /// It ended or could not start, and is not started again.
+    Failed,
+    /// It is on its way out.
+    Stopping,
+}
+
+/// A command that runs once, in a service's image and with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its name on the target.
+    pub name: String,
+    /// The service whose image, environment, secrets and networks it has.
+    pub service: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How long it may run.
+    pub timeout: Duration,
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TaskState {
+    /// `None` while it runs; then its exit code, or 128 and the signal.
+    pub exit_code: Option<i32>,
+    /// Why it did not end well, for a person.
+    pub reason: Option<String>,
+}
+
+/// Which lines of which log.
+#[derive(Clone, Debug, Default)]
+pub struct LogQuery {
+    /// A service's or a task's name; all services if absent.
+    pub of: Option<String>,
+    /// Only the last so many lines of each.
+    pub tail: Option<usize>,
+    /// Whether to wait for more.
+    pub follow: bool,
+}
+
+/// Where a service answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `http` or `https`, host and port, such as `http://127.0.0.1:8000`.
+    pub base: String,
+    /// Where to connect instead of asking for the host's address, if not there.
+    pub connect: Option<SocketAddr>,
+}
+
+/// Now, to the millisecond.
+pub(super) fn now() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+}

@@ -1,0 +1,284 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use super::fake::Fake;
+use super::*;
+use crate::cancel::Cancel;
+use crate::event::Events;
+use crate::release::{Release, ReleaseId, ReleasedImage, Version};
+
+/// Release number `n`, with images like `api=a db=d`, the secret `key` with the content of `key`, and a migration.
+fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
+    let time = DateTime::from_timestamp(1_795_561_200 + i64::from(n), 0).unwrap();
+    let id = ReleaseId::new(None, time);
+    let image = |word: &str| {
+        let (name, digest) = word.split_once('=').unwrap();
+        let image = ReleasedImage {
+            repository: name.to_owned(),
+            digest: digest.to_owned(),
+            platforms: BTreeMap::new(),
+        };
+        (name.to_owned(), image)
+    };
+    let version = Version::of(&format!("app_key_{key}"));
+    let record = Record {
+        release: Release {
+            id,
+            images: images.split_whitespace().map(image).collect(),
+            sources: Vec::new(),
+            secrets: [("key".to_owned(), version.clone())].into(),
+            configs: BTreeMap::new(),
+            migration: None,
+            by: "me@here".to_owned(),
+            at: time,
+        },
+        stack: serde_json::json!({ "services": { "api": { "image": "api" } } }),
+        migrate: Some(Migrate {
+            service: "api".to_owned(),
+            command: vec!["up".to_owned()],
+            timeout: Duration::from_millis(200),
+            version: Some(vec!["version".to_owned()]),
+        }),
+        probes: BTreeMap::new(),
+        began: time,
+        outcome: Outcome::Pending,
+    };
+    (
+        record,
+        Contents([((Kind::Secret, version), key.as_bytes().to_vec())].into()),
+    )
+}
+
+fn options() -> Options {
+    Options {
+        timeout: Duration::from_millis(500),
+        keep: 2,
+        skip_probes: false,
+        owner: "me@here".to_owned(),
+    }
+}
+
+fn run(target: &Fake, (record, contents): &(Record, Contents)) -> Result<Report, Error> {
+    let (events, cancel, options) = (Events::none(), Cancel::default(), options());
+    let setting = Setting {
+        target,
+        options: &options,
+        events: &events,
+        cancel: &cancel,
+    };
+    Rollout::run(&setting, record.clone(), contents)
+}
+
+fn running(target: &Fake) -> String {
+    let observed = target.observe().unwrap();
+    let service = |(name, service): (&String, &Service)| {
+        let tasks: Vec<&str> = service.tasks.iter().map(|task| task.revision.as_str()).collect();
+        format!("{name}={}", tasks.join(","))
+    };
+    observed
+        .services
+        .iter()
+        .map(service)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn the_first_release_and_then_nothing_to_do() {
+    let target = Fake::default();
+    let first = release(1, "api=a1 db=d1 web=w1", "k");
+    let report = run(&target, &first).unwrap();
+    assert!(report.changed);
+    let done = [
+        "put app_key_k",
+        "roll db",
+        "task version",
+        "task up",
+        "task version",
+        "roll api",
+        "roll web",
+    ];
+    assert_eq!(target.take_done(), done);
+    assert_eq!(running(&target), "api=a1,a1 db=d1 web=w1");
+    let record = target.history().unwrap().remove(0);
+    assert_eq!(
+        record.release.migration,
+        Some(crate::release::Migration {
+            before: Some(3),
+            after: Some(3)
+        })
+    );
+    let again = run(&target, &release(2, "api=a1 db=d1 web=w1", "k")).unwrap();
+    assert!(!again.changed);
+    assert_eq!(again.release, report.release);
+    assert_eq!(target.take_done(), [""; 0]);
+    assert_eq!(target.history().unwrap().len(), 1);
+}
+
+#[test]
+fn a_change_sends_a_canary_and_touches_nothing_else() {
+    let target = Fake::default();
+    run(&target, &release(1, "api=a1 db=d1 web=w1", "k")).unwrap();
+    target.take_done();
+    run(&target, &release(2, "api=a2 db=d1", "k")).unwrap();
+    let done = [
+        "task version",
+        "task up",
+        "task version",
+        "canary of api",
+        "roll api",
+        "remove web",
+    ];
+    assert_eq!(target.take_done(), done);
+    assert_eq!(running(&target), "api=a2,a2 db=d1");
+}
+
+#[test]
+fn a_failing_migration_rolls_nothing() {
+    let target = Fake {
+        exits: [("up".to_owned(), 1)].into(),
+        ..Fake::default()
+    };
+    let error = run(&target, &release(1, "api=a1 db=d1", "k")).unwrap_err();
+    let Error::Stands { step, reason, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (step.as_str(), reason.lines.as_slice()),
+        ("migrate", &["goose: version 3".to_owned()][..])
+    );
+    assert_eq!(running(&target), "db=d1");
+    assert_eq!(target.journal().unwrap(), None);
+}
+
+#[test]
+fn a_migration_that_hangs_is_stopped() {
+    let target = Fake {
+        exits: [("up".to_owned(), -1)].into(),
+        ..Fake::default()
+    };
+    let error = run(&target, &release(1, "api=a1", "k")).unwrap_err().to_string();
+    assert!(error.contains("ran for longer than"), "{error}");
+    assert_eq!(target.take_done().last().unwrap(), "stop task");
+}
+
+#[test]
+fn a_bad_release_is_undone_by_the_same_steps() {
+    for bad in ["crash/2", "sick/2", "slow/2"] {
+        let target = Fake::default();
+        run(&target, &release(1, "api=a1 db=d1 web=w1", "k")).unwrap();
+        target.take_done();
+        let error = run(&target, &release(2, &format!("api={bad} db=d1 web=w2"), "k2")).unwrap_err();
+        let Error::RolledBack { step, to, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (step.as_str(), to),
+            ("canary of api", &release(1, "", "").0.release.id)
+        );
+        assert_eq!(running(&target), "api=a1,a1 db=d1 web=w1");
+        let history = target.history().unwrap();
+        assert!(
+            history[0].outcome.succeeded()
+                && matches!(
+                    history[1].outcome,
+                    Outcome::Failed {
+                        rolled_back: true,
+                        ..
+                    }
+                )
+        );
+        assert!(
+            !run(&target, &release(3, "api=a1 db=d1 web=w1", "k"))
+                .unwrap()
+                .changed
+        );
+    }
+}
+
+#[test]
+fn without_a_release_before_it_a_bad_one_stands() {
+    let target = Fake::default();
+    let error = run(&target, &release(1, "api=crash/1", "k")).unwrap_err();
+    let Error::Stands { reason, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(reason.message, "api.1 failed: exited with code 1");
+    assert_eq!(reason.lines, ["no database"]);
+}
+
+#[test]
+fn problems_and_locks_refuse_before_anything_is_touched() {
+    let target = Fake {
+        problems: vec![Problem::environment("port 8000 is taken")],
+        ..Fake::default()
+    };
+    let error = run(&target, &release(1, "api=a1", "k")).unwrap_err();
+    assert!(matches!(error, Error::Problems { .. }), "{error}");
+    assert_eq!(target.take_done(), [""; 0]);
+    assert!(target.history().unwrap().is_empty() && target.journal().unwrap().is_none());
+}
+
+#[test]
+fn a_death_after_any_change_is_finished_by_the_next_rollout() {
+    let first = release(1, "api=a1 db=d1 web=w1", "k");
+    let second = release(2, "api=a2 db=d1 new=n1", "k2");
+    let mut died = 0;
+    for lives in 0.. {
+        let target = Fake::default();
+        run(&target, &first).unwrap();
+        target.lives.set(Some(lives));
+        match run(&target, &second) {
+            Ok(_) => break,
+            Err(_) => died += 1,
+        }
+        target.lives.set(None);
+        run(&target, &second).unwrap();
+        assert_eq!(
+            running(&target),
+            "api=a2,a2 db=d1 new=n1",
+            "died after {lives} changes"
+        );
+        assert_eq!(target.journal().unwrap(), None);
+        assert!(target.history().unwrap()[0].outcome.succeeded());
+    }
+    assert!(died > 7, "{died}");
+}
+
+#[test]
+fn any_kept_release_can_be_brought_back_with_its_secrets() {
+    let target = Fake::default();
+    let releases: Vec<_> = (1..=3)
+        .map(|n| release(n, &format!("api=a{n} db=d1"), &format!("k{n}")))
+        .collect();
+    for release in &releases {
+        run(&target, release).unwrap();
+    }
+    // Two are kept.
+    assert_eq!(target.history().unwrap().len(), 2);
+    let secrets = target.observe().unwrap().secrets;
+    assert_eq!(
+        secrets.into_iter().collect::<Vec<_>>(),
+        ["app_key_k2", "app_key_k3"]
+    );
+    target.take_done();
+    let (events, cancel, options) = (Events::none(), Cancel::default(), options());
+    let setting = Setting {
+        target: &target,
+        options: &options,
+        events: &events,
+        cancel: &cancel,
+    };
+    for n in [1, 2] {
+        let record = target
+            .history()
+            .unwrap()
+            .into_iter()
+            .find(|record| record.release.id == releases[n].0.release.id);
+        Rollout::back(&setting, record.unwrap()).unwrap();
+        assert_eq!(running(&target), format!("api=a{0},a{0} db=d1", n + 1));
+        assert_eq!(target.take_done(), ["canary of api", "roll api"]);
+    }
+}
