@@ -26,5 +26,6 @@ pub mod release;
 pub mod rollout;
 pub mod sandbox;
 pub mod source;
+pub mod stack;
 pub mod store;
 pub mod tree;

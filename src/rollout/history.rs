@@ -7,9 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::target::Step;
 use crate::release::{Release, ReleaseId, ReleasedImage};
-
-/// TEMP
-pub type Stack = serde_json::Value;
+use crate::stack::Stack;
 
 /// A release on a target: all that is needed to make the target be it again, without the content of secrets.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -32,8 +30,7 @@ pub struct Record {
 impl Record {
     /// The image that a service runs, if it is one of the release's.
     pub fn image_of(&self, service: &str) -> Option<&ReleasedImage> {
-        let image = self.stack.get("services")?.get(service)?.get("image")?.as_str()?;
-        self.release.images.get(image)
+        self.release.images.get(&self.stack.services.get(service)?.image)
     }
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::release::{Release, ReleaseId, ReleasedImage, Version};
+use crate::stack::{self, Stack};
 
 /// Release number `n`, with images like `api=a db=d`, the secret `key` with the content of `key`, and a migration.
 fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
@@ -34,7 +35,17 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
             by: "me@here".to_owned(),
             at: time,
         },
-        stack: serde_json::json!({ "services": { "api": { "image": "api" } } }),
+        stack: Stack {
+            services: [(
+                "api".to_owned(),
+                stack::Service {
+                    image: "api".to_owned(),
+                    ..Default::default()
+                },
+            )]
+            .into(),
+            ..Stack::default()
+        },
         migrate: Some(Migrate {
             service: "api".to_owned(),
             command: vec!["up".to_owned()],

@@ -1,7 +1,12 @@
 //! A project: its root, and `skep.toml`, which holds configuration and no logic.
 
+mod environment;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use environment::{Allow, Environment, Migrate, Probe, SecretSource, TargetKind};
 
 use crate::fetch::Registries;
 
@@ -18,7 +23,7 @@ pub struct Project {
 }
 
 /// `skep.toml`. Unknown keys are errors.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `[project]`.
@@ -29,6 +34,9 @@ pub struct Config {
     /// `[push]`.
     #[serde(default)]
     pub push: Push,
+    /// `[environments.NAME]`: where releases run.
+    #[serde(default)]
+    pub environments: BTreeMap<String, Environment>,
 }
 
 /// What the project is.
@@ -78,11 +86,21 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value.
         value: String,
         /// What is expected.
         expected: &'static str,
+    },
+    /// An environment that `skep.toml` does not have.
+    #[error("`{}` has no environment `{name}`; {}", path.display(), known_environments(known))]
+    NoEnvironment {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
     },
     /// A file cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
@@ -92,6 +110,13 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn known_environments(known: &[String]) -> String {
+    match known {
+        [] => "write\n\n    [environments.preview]\n    target = \"preview\"\n    stack = \"deploy/preview.yml\"\n".to_owned(),
+        known => format!("it has `{}`", known.join("`, `")),
+    }
 }
 
 fn suggested_name(directory: &Path) -> String {
@@ -125,6 +150,16 @@ impl Project {
             false => Err(Error::NoRecipe(root)),
         }
     }
+
+    /// The environment `name`.
+    pub fn environment(&self, name: &str) -> Result<&Environment, Error> {
+        let environments = &self.config.environments;
+        environments.get(name).ok_or_else(|| Error::NoEnvironment {
+            path: self.root.join(CONFIG),
+            name: name.to_owned(),
+            known: environments.keys().cloned().collect(),
+        })
+    }
 }
 
 impl Config {
@@ -133,17 +168,28 @@ impl Config {
             path: path.to_owned(),
             problem,
         })?;
-        let wrong = |key, value: &str, expected| Error::Value {
+        let wrong = |key: &str, value: &str, expected| Error::Value {
             path: path.to_owned(),
-            key,
+            key: key.to_owned(),
             value: value.to_owned(),
             expected,
         };
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let name = &config.project.name;
-        if name.is_empty() || name.len() > 40 || !name.bytes().all(plain) || name.starts_with('-') {
-            let expected = "at most 40 of `a-z 0-9 -`, a letter or digit first";
-            return Err(wrong("project.name", name, expected));
+        let is_name = |name: &str| {
+            !name.is_empty() && name.len() <= 40 && name.bytes().all(plain) && !name.starts_with('-')
+        };
+        let expected = "at most 40 of `a-z 0-9 -`, a letter or digit first";
+        if !is_name(&config.project.name) {
+            return Err(wrong("project.name", &config.project.name, expected));
+        }
+        for (name, environment) in &config.environments {
+            if !is_name(name) {
+                return Err(wrong("environments", name, expected));
+            }
+            let checked = environment.check();
+            checked.map_err(|(key, value, expected)| {
+                wrong(&format!("environments.{name}.{key}"), &value, expected)
+            })?;
         }
         match &config.project.images {
             Some(images) if images.matches("{name}").count() != 1 || !images.contains('/') => {
@@ -182,6 +228,53 @@ mod tests {
         "#);
         insta::assert_snapshot!(error("[project]\nname = \"A b\""), @"`skep.toml`: `project.name` is `A b`, and should be at most 40 of `a-z 0-9 -`, a letter or digit first");
         insta::assert_snapshot!(error("[project]\nname = \"a\"\nimages = \"x/y\""), @"`skep.toml`: `project.images` is `x/y`, and should be a repository with `{name}` once, such as `git.example/team/app-{name}`");
+    }
+
+    #[test]
+    fn environments_say_where_releases_run() {
+        let text =
+            "[project]\nname = \"a\"\n[environments.preview]\ntarget = \"preview\"\nstack = \"s.yml\"\n";
+        let of = |more: &str| Config::parse(&format!("{text}{more}"), Path::new("skep.toml"));
+        let config = of("probes = { api = [\"/health\", { path = \"/x\", need = 3 }] }\nsecrets = { key = { generate = 32 } }").unwrap();
+        let environment = &config.environments["preview"];
+        assert_eq!(environment.secrets["key"], SecretSource::Generate(32));
+        let paths: Vec<_> = environment.probes["api"]
+            .iter()
+            .map(|probe| (probe.path.as_str(), probe.need))
+            .collect();
+        assert_eq!(paths, [("/health", None), ("/x", Some(3))]);
+        let error = |more| of(more).unwrap_err().to_string();
+        insta::assert_snapshot!(error("probes = { api = [{ path = \"/x\", wants = 3 }] }"), @r#"
+        `skep.toml`: TOML parse error at line 6, column 34
+          |
+        6 | probes = { api = [{ path = "/x", wants = 3 }] }
+          |                                  ^^^^^
+        unknown field `wants`, expected one of `path`, `status`, `body`, `headers`, `count`, `need`, `interval`, `timeout`
+        "#);
+        insta::assert_snapshot!(error("probes = { api = [\"x\"] }"), @"`skep.toml`: `environments.preview.probes.api` is `x`, and should be a path that begins with `/` and holds no space");
+        insta::assert_snapshot!(error("probes = { api = [3] }"), @"
+        `skep.toml`: TOML parse error at line 6, column 19
+          |
+        6 | probes = { api = [3] }
+          |                   ^
+        invalid type: integer `3`, expected a path such as `/health`, or a table with `path`
+        ");
+        insta::assert_snapshot!(error("secrets = { key = { generate = 3 } }"), @"`skep.toml`: `environments.preview.secrets.key` is `generate`, and should be a length from 16 to 128");
+        insta::assert_snapshot!(error("secrets = { key = { file = \"a\", env = \"B\" } }"), @r#"
+        `skep.toml`: TOML parse error at line 6, column 19
+          |
+        6 | secrets = { key = { file = "a", env = "B" } }
+          |                   ^^^^^^^^^^^^^^^^^^^^^^^^^
+        wanted exactly 1 element, more than 1 element
+        "#);
+        insta::assert_snapshot!(error("allow = [{ lint = \"sslmode\", reason = \"no\", until = \"soon\" }]"), @r#"
+        `skep.toml`: TOML parse error at line 6, column 53
+          |
+        6 | allow = [{ lint = "sslmode", reason = "no", until = "soon" }]
+          |                                                     ^^^^^^
+        invalid type: string "soon", expected a TOML datetime
+        "#);
+        insta::assert_snapshot!(error("keep = 0"), @"`skep.toml`: `environments.preview.keep` is `0`, and should be from 1 to 100");
     }
 
     #[test]

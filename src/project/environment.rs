@@ -1,0 +1,242 @@
+//! `[environments.NAME]` of skep.toml: a place that releases run on, and what is particular to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+
+use crate::stack::Span;
+
+/// Releases that are kept for a rollback, unless the environment says how many.
+const KEEP: usize = 10;
+/// The most that can be kept.
+const MAX_KEEP: usize = 100;
+
+/// What releases run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// This machine, without root.
+    Preview,
+}
+
+/// `[environments.NAME]`. Unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// What it is.
+    pub target: TargetKind,
+    /// The stack file, from the project's root.
+    pub stack: PathBuf,
+    /// Files with lines `NAME=value` that give the stack file's variables, from the project's root; later ones count.
+    #[serde(default)]
+    pub env_files: Vec<PathBuf>,
+    /// Where the content of secrets is that the stack file calls external, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// What must succeed before anything rolls.
+    #[serde(default)]
+    pub migrate: Option<Migrate>,
+    /// What must answer at the end, by service.
+    #[serde(default)]
+    pub probes: BTreeMap<String, Vec<Probe>>,
+    /// How long a stage of a rollout may take; 5 minutes if absent.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+    /// Releases that are kept for a rollback, from 1 to 100.
+    #[serde(default = "keep")]
+    pub keep: usize,
+    /// Lints that are put up with.
+    #[serde(default)]
+    pub allow: Vec<Allow>,
+}
+
+fn keep() -> usize {
+    KEEP
+}
+
+/// Where a secret's content is: one of these.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum SecretSource {
+    /// In a file, from the project's root; a newline at its end does not count.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+    /// On the stdout of a program; a newline at its end does not count.
+    Command(Vec<String>),
+    /// Nowhere yet: so many random letters and digits, made when the target has none.
+    Generate(u8),
+}
+
+/// A command that must succeed before anything rolls.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migrate {
+    /// The service whose image and settings it has.
+    pub service: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How long it may run; 10 minutes if absent.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+    /// The command that prints the schema's version.
+    #[serde(default)]
+    pub version: Option<Vec<String>>,
+}
+
+/// A request that must be answered well: a path, or a table with the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Absolute path.
+    pub path: String,
+    /// The status that is expected; 200 if absent.
+    pub status: Option<u16>,
+    /// Text that the body must hold.
+    pub body: Option<String>,
+    /// Headers and the text that each must hold.
+    pub headers: BTreeMap<String, String>,
+    /// How many requests.
+    pub count: Option<u32>,
+    /// How many of them must be answered well.
+    pub need: Option<u32>,
+    /// From one to the next.
+    pub interval: Option<Span>,
+    /// How long one may take.
+    pub timeout: Option<Span>,
+}
+
+/// A lint that is put up with, for a reason and until a day.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// Its name.
+    pub lint: String,
+    /// Only for this service.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The last day, as `2027-01-31`.
+    pub until: toml::value::Date,
+}
+
+impl<'de> Deserialize<'de> for Probe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Error> {
+        deserializer.deserialize_any(ProbeVisitor)
+    }
+}
+
+struct ProbeVisitor;
+
+impl<'de> Visitor<'de> for ProbeVisitor {
+    type Value = Probe;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path such as `/health`, or a table with `path`")
+    }
+
+    fn visit_str<E: de::Error>(self, path: &str) -> Result<Probe, E> {
+        Ok(Probe {
+            path: path.to_owned(),
+            status: None,
+            body: None,
+            headers: BTreeMap::new(),
+            count: None,
+            need: None,
+            interval: None,
+            timeout: None,
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Probe, A::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            path: String,
+            status: Option<u16>,
+            body: Option<String>,
+            #[serde(default)]
+            headers: BTreeMap<String, String>,
+            count: Option<u32>,
+            need: Option<u32>,
+            interval: Option<Span>,
+            timeout: Option<Span>,
+        }
+        let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        Ok(Probe {
+            path: table.path,
+            status: table.status,
+            body: table.body,
+            headers: table.headers,
+            count: table.count,
+            need: table.need,
+            interval: table.interval,
+            timeout: table.timeout,
+        })
+    }
+}
+
+/// A value that makes no sense: its key below the environment, itself, and what is expected.
+pub(super) type Senseless = (String, String, &'static str);
+
+impl Environment {
+    /// What no type can say.
+    pub(super) fn check(&self) -> Result<(), Senseless> {
+        if self.keep == 0 || self.keep > MAX_KEEP {
+            return Err(("keep".to_owned(), self.keep.to_string(), "from 1 to 100"));
+        }
+        if let Some(migrate) = &self.migrate
+            && (migrate.command.is_empty() || migrate.version.as_ref().is_some_and(Vec::is_empty))
+        {
+            return Err((
+                "migrate.command".to_owned(),
+                "[]".to_owned(),
+                "a program and its arguments",
+            ));
+        }
+        for (service, probe) in self
+            .probes
+            .iter()
+            .flat_map(|(service, probes)| probes.iter().map(move |probe| (service, probe)))
+        {
+            let key = format!("probes.{service}");
+            if !probe.path.starts_with('/') || probe.path.bytes().any(|byte| byte <= b' ') {
+                return Err((
+                    key,
+                    probe.path.clone(),
+                    "a path that begins with `/` and holds no space",
+                ));
+            }
+            let count = probe.count.unwrap_or(10);
+            if count == 0 || count > 10_000 {
+                return Err((key, count.to_string(), "a `count` from 1 to 10000"));
+            }
+            if probe.need.is_some_and(|need| need == 0 || need > count) {
+                return Err((
+                    key,
+                    probe.need.unwrap_or_default().to_string(),
+                    "a `need` from 1 to `count`",
+                ));
+            }
+        }
+        for (name, source) in &self.secrets {
+            let key = format!("secrets.{name}");
+            match source {
+                SecretSource::Generate(0..16) | SecretSource::Generate(129..) => {
+                    return Err((key, "generate".to_owned(), "a length from 16 to 128"));
+                }
+                SecretSource::Command(command) if command.is_empty() => {
+                    return Err((key, "[]".to_owned(), "a program and its arguments"));
+                }
+                _ => {}
+            }
+        }
+        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
+        match unexplained {
+            Some(allow) => Err(("allow.reason".to_owned(), allow.lint.clone(), "a reason")),
+            None => Ok(()),
+        }
+    }
+}
