@@ -24,5 +24,6 @@ pub mod recipe;
 pub mod registry;
 pub mod sandbox;
 pub mod source;
+pub mod stack;
 pub mod store;
 pub mod tree;
