@@ -70,15 +70,15 @@ fn check_names(cx: &Context, stack: &Stack, name: &str, service: &Service) {
     }
 }
 
-/// Takes away what depends on nothing that is left, until nothing more goes; what stays waits for itself.
+/// Takes away what waits for nothing that is left, or what nothing waits for, until nothing more goes.
 fn check_cycles(cx: &Context, stack: &Stack) {
     let mut left: Vec<&String> = stack.services.keys().collect();
     loop {
-        let waits = |name: &&String| {
-            let needed = &stack.services[*name].depends_on;
-            needed.keys().any(|needed| left.contains(&needed))
-        };
-        let still: Vec<_> = left.iter().copied().filter(|name| waits(name)).collect();
+        let needs = |name: &String, other: &String| stack.services[name].depends_on.contains_key(other);
+        let waits = |name: &&String| left.iter().any(|other| needs(name, other));
+        let is_awaited = |name: &&String| left.iter().any(|other| needs(other, name));
+        let in_circles = |name: &&String| waits(name) && is_awaited(name);
+        let still: Vec<_> = left.iter().copied().filter(in_circles).collect();
         if still.len() == left.len() {
             break;
         }

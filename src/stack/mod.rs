@@ -126,6 +126,7 @@ pub fn read(
         problems: RefCell::default(),
         places: RefCell::default(),
         notes: RefCell::default(),
+        broken: RefCell::default(),
     };
     let mut room = MAX_TEXT;
     substitute(&cx, &mut root, &mut room);
@@ -171,7 +172,7 @@ fn substitute(cx: &Context, node: &mut Node, room: &mut usize) {
             Ok(Some(_)) => cx.report(&node.place, "the variables' values make more than 4 MiB", ""),
             Err((what, remedy)) => {
                 cx.report(&node.place, what, remedy);
-                *substituted = true;
+                cx.broken.borrow_mut().insert(node.place.clone());
             }
         },
         Kind::Scalar { .. } => {}

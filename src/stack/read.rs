@@ -1,7 +1,7 @@
 //! Typed access to a YAML tree: each reader says what it expects, and reports what it finds instead.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -25,6 +25,8 @@ pub(super) struct Context<'a> {
     pub(super) problems: RefCell<Vec<Problem>>,
     pub(super) places: RefCell<BTreeMap<String, Place>>,
     pub(super) notes: RefCell<Vec<Note>>,
+    /// Values whose variables were reported on: what else is wrong there is a consequence.
+    pub(super) broken: RefCell<BTreeSet<Place>>,
 }
 
 /// A node, and its path such as `services.api.ports[0]`.
@@ -43,6 +45,9 @@ pub(super) struct Pair {
 
 impl<'a> Context<'a> {
     pub(super) fn report(&self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+        if self.broken.borrow().contains(place) {
+            return;
+        }
         self.problems.borrow_mut().push(Problem {
             place: place.clone(),
             what: what.into(),

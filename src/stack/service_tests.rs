@@ -435,6 +435,7 @@ fn deploy_is_read() {
         ),
         ("{replicas: -1}", "from 0 to 1000000"),
         ("{replicas: 1.5}", "a number without a fraction"),
+        ("{replicas: $NONE}", "the variable `NONE` is not set"),
         ("{replicas: $WORD}", "`word`, and should be a number from 0"),
         (
             "{rollback_config: {failure_action: rollback}}",

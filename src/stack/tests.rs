@@ -225,6 +225,7 @@ services:
     entrypoint: *command
 ";
     let services = good(text).stack.services;
+    assert_eq!(good(&text.replace('\n', "\r\n")).stack.services, services);
     let (one, two, three) = (&services["one"], &services["two"], &services["three"]);
     assert_eq!(
         (one.image.as_str(), one.user.as_deref(), one.labels.len()),

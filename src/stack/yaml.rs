@@ -366,15 +366,14 @@ fn unknown_tag(tag: &Tag) -> String {
 
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Scalar, String> {
     let quoted = || Scalar::Text(text.to_owned());
-    let Some(tag) = tag else {
+    // The tag `!` says nothing, in docker's parser.
+    let says_nothing = |tag: &&Tag| format!("{}{}", tag.handle, tag.suffix) == "!";
+    let Some(tag) = tag.filter(|tag| !says_nothing(tag)) else {
         return Ok(match style {
             ScalarStyle::Plain => Scalar::plain(text),
             _ => quoted(),
         });
     };
-    if tag.handle.is_empty() && tag.suffix == "!" || tag.handle == "!" && tag.suffix.is_empty() {
-        return Ok(quoted());
-    }
     let value = match (is_core(tag), Scalar::plain(text)) {
         (true, _) if tag.suffix == "str" => quoted(),
         (true, Scalar::Int(value)) if tag.suffix == "float" => Scalar::Float(value as f64),
