@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use catalog::{ServeError, roots};
+pub use catalog::{ServeError, collect};
 
 use answer::{Answer, Refusal, empty, header};
 use catalog::Catalog;
@@ -96,6 +96,7 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let _ = stream.set_nodelay(true);
         let registry = Arc::clone(&registry);
         connections.spawn(async move {
             connection(stream, registry).await;
@@ -106,7 +107,6 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
 }
 
 async fn connection(stream: TcpStream, registry: Arc<Registry>) {
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let registry = Arc::clone(&registry);
         async move {
@@ -155,7 +155,11 @@ impl Registry {
                 Ok(empty(StatusCode::OK, &version))
             }
             (Method::GET | Method::HEAD, Route::Blob { name, hex }) => {
-                let digest = self.disk(move |catalog| catalog.blob(&name, &hex)).await?;
+                let find = match is_head {
+                    true => Catalog::promise_blob,
+                    false => Catalog::blob,
+                };
+                let digest = self.disk(move |catalog| find(catalog, &name, &hex)).await?;
                 let digest = digest.ok_or_else(|| blob_unknown("there is no such blob here"))?;
                 match is_head {
                     true => Ok(blobs::head(&digest)),
