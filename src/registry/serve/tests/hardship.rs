@@ -1,4 +1,4 @@
-//! What else happens to a registry: collection, damage, garbage, and torn requests.
+//! What else happens to a registry: collection, damage, garbage, and clients that stall.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -143,4 +143,32 @@ async fn it_survives_garbage_and_torn_requests() {
         }
     }
     assert_eq!(left(), 0, "nothing of torn uploads stays");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_loses_its_connection() {
+    let (_directory, store) = crate::registry::testing::store();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let server = listen(Arc::clone(&store), address, Duration::from_millis(200))
+        .await
+        .unwrap();
+    // More than the buffers of both ends take.
+    let digest = store.put(&vec![5; 32 << 20]).unwrap();
+    let catalog = Catalog::new(store);
+    catalog.add_blob(&"a".parse().unwrap(), &digest).unwrap();
+    let request = format!(
+        "GET /v2/a/blobs/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        digest.oci()
+    );
+    let ask = async |pause: Duration| {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(pause).await;
+        let mut got = Vec::new();
+        // A connection that is reset has an end too.
+        let _ = stream.read_to_end(&mut got).await;
+        got.len() as u64
+    };
+    assert!(ask(Duration::ZERO).await > digest.size());
+    assert!(ask(Duration::from_secs(2)).await < digest.size());
 }
