@@ -23,6 +23,7 @@ pub mod push;
 pub mod recipe;
 pub mod registry;
 pub mod release;
+pub mod retry;
 pub mod rollout;
 pub mod sandbox;
 pub mod source;

@@ -30,7 +30,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let store = context.store()?;
-    let report = store.gc(arguments.keep, &registry::roots(store.root())?)?;
+    let report = store.gc(arguments.keep, &registry::collect(store.root())?)?;
     match context.json {
         true => stdout::print_json(&report),
         false => stdout::print(&format!(

@@ -68,19 +68,97 @@ fn command(run: &Run) -> Command {
     }
 }
 
-/// The roots of the trees below `id` that came to be as a whole: sources, fetches and outputs.
+/// The roots of the trees that the inputs of `id` are put together from, each of which came to be as a whole:
+/// sources, fetches and outputs. It does not look behind these, so that all actions of a plan together take
+/// time in proportion to their inputs; and what an action sees depends on its inputs alone, and not on what
+/// happens to be behind them.
 pub(super) fn units(
     plan: &Plan,
     id: NodeId,
     host: Arch,
     value_of: &dyn Fn(NodeId) -> Tree,
 ) -> BTreeSet<Digest> {
-    let below = plan
-        .reachable(&[id], host)
-        .into_iter()
-        .filter(|below| *below != id);
-    let whole = below.filter(|id| !matches!(plan.node(*id), Node::Tree(_) | Node::ByHost(_)));
-    let mut units: BTreeSet<Digest> = whole.map(|id| value_of(id).root).collect();
+    let (mut seen, mut units) = (BTreeSet::new(), BTreeSet::new());
+    let mut stack = plan.needs(id, host);
+    while let Some(id) = stack.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        match plan.node(id) {
+            Node::Tree(_) | Node::ByHost(_) => stack.extend(plan.needs(id, host)),
+            _ => drop(units.insert(value_of(id).root)),
+        }
+    }
     units.remove(&Digest::of(b""));
     units
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::plan::{Builder, TreeExpr};
+
+    fn run(inputs: &[NodeId]) -> Node {
+        Node::Run(Box::new(Run {
+            mnemonic: "run".into(),
+            argv: vec!["/run".into()],
+            env: BTreeMap::new(),
+            cwd: TreePath::root(),
+            inputs: inputs.iter().map(|id| (TreePath::root(), *id)).collect(),
+            outputs: BTreeSet::new(),
+            writable: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+            limits: crate::action::Limits::default(),
+        }))
+    }
+
+    fn value(id: NodeId) -> Tree {
+        Tree {
+            root: Digest::of(id.index().to_string().as_bytes()),
+            metadata: None,
+        }
+    }
+
+    #[test]
+    fn units_are_what_inputs_are_put_together_from() {
+        let mut builder = Builder::new();
+        let first = builder.add(run(&[]));
+        let second = builder.add(run(&[first]));
+        let other = builder.add(Node::Layer(second));
+        let either = builder.add(Node::ByHost(BTreeMap::from([
+            (Arch::Amd64, second),
+            (Arch::Arm64, other),
+        ])));
+        let merged = builder.add(Node::Tree(TreeExpr::Merge(vec![either, other])));
+        let last = builder.add(run(&[merged]));
+        let plan = builder.finish();
+        let units = |id, host| units(&plan, id, host, &value);
+        assert_eq!(units(first, Arch::Amd64), BTreeSet::new());
+        let both = BTreeSet::from([second, other].map(|id| value(id).root));
+        assert_eq!(units(last, Arch::Amd64), both);
+        assert_eq!(units(last, Arch::Arm64), BTreeSet::from([value(other).root]));
+    }
+
+    #[test]
+    fn units_of_a_whole_plan_take_linear_time() {
+        const ACTIONS: usize = 2_000;
+        let (mut builder, mut chain) = (Builder::new(), Vec::new());
+        for _ in 0..ACTIONS {
+            let id = builder.add(run(&chain[chain.len().saturating_sub(2)..]));
+            chain.push(id);
+        }
+        let (plan, looked) = (builder.finish(), Cell::new(0));
+        let value_of = |id| {
+            looked.set(looked.get() + 1);
+            value(id)
+        };
+        for id in &chain {
+            units(&plan, *id, Arch::HOST, &value_of);
+        }
+        // Each looks at its two inputs, and the first two have fewer.
+        assert_eq!(looked.get(), 2 * ACTIONS - 3);
+    }
 }

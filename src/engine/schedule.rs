@@ -89,10 +89,8 @@ impl<'a> Schedule<'a> {
         };
         let mut dependents = vec![Vec::new(); engine.plan.len()];
         for id in needed {
-            let inputs: BTreeSet<NodeId> = match engine.plan.node(id) {
-                Node::ByHost(branches) => branches.get(&engine.options.host).copied().into_iter().collect(),
-                node => node.inputs().into_iter().collect(),
-            };
+            let inputs = engine.plan.needs(id, engine.options.host);
+            let inputs: BTreeSet<NodeId> = inputs.into_iter().collect();
             state.waiting[id.index()] = inputs.len();
             for input in &inputs {
                 dependents[input.index()].push(id);

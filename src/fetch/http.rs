@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::hash::BuildHasher as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,12 +17,11 @@ use super::credentials::Credential;
 use super::error::Error;
 use super::source::is_loopback;
 use crate::cancel::Cancel;
+use crate::retry;
 
 const MAX_REDIRECTS: usize = 10;
 const MAX_CONNECTIONS: usize = 16;
 const MAX_CONNECTIONS_PER_HOST: usize = 8;
-/// The longest that a server may make us wait with `Retry-After`.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How patient a download is.
 #[derive(Clone, Debug)]
@@ -116,6 +114,14 @@ impl Failure {
             _ => false,
         }
     }
+
+    /// The pause that the server asks for, in seconds.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Failure::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// Where the bytes of a download go. Each attempt starts over.
@@ -196,7 +202,7 @@ impl Http {
             match result {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if failure.is_transient() && attempt < self.policy.attempts => {
-                    let pause = self.pause(attempt, &failure);
+                    let pause = retry::pause(self.policy.pause, attempt, failure.retry_after());
                     watch(cancel, tokio::time::sleep(pause)).await?;
                     attempt += 1;
                 }
@@ -274,20 +280,6 @@ impl Http {
         }
         let sent = builder.send().await;
         sent.map_err(|error| Failure::Network(describe(error)))
-    }
-
-    /// Doubling pauses, each shortened at random by up to a half, so that clients do not come back in step.
-    fn pause(&self, attempt: u32, failure: &Failure) -> Duration {
-        if let Failure::Status {
-            retry_after: Some(seconds),
-            ..
-        } = failure
-        {
-            return Duration::from_secs(*seconds).min(MAX_PAUSE);
-        }
-        let pause = self.policy.pause.saturating_mul(1 << (attempt - 1).min(10));
-        let random = std::hash::RandomState::new().hash_one(attempt) % 1000;
-        (pause / 2 + pause / 2 * random as u32 / 1000).min(MAX_PAUSE)
     }
 }
 

@@ -140,23 +140,3 @@ fn shown_addresses_hold_no_secrets() {
     let url = Url::parse("https://me:hunter2@a.example/x?X-Signature=abc#frag").unwrap();
     assert_eq!(redact(&url), "https://a.example/x?…");
 }
-
-#[test]
-fn pauses_grow_and_are_bounded() {
-    let http = Http::new(Policy::default()).unwrap();
-    let busy = |retry_after| Failure::Status {
-        status: 429,
-        retry_after,
-    };
-    for (attempt, least, most) in [
-        (1, 250, 500),
-        (2, 500, 1000),
-        (3, 1000, 2000),
-        (40, 30_000, 60_000),
-    ] {
-        let pause = http.pause(attempt, &busy(None)).as_millis();
-        assert!((least..=most).contains(&pause), "{attempt}: {pause}");
-    }
-    assert_eq!(http.pause(1, &busy(Some(3))), Duration::from_secs(3));
-    assert_eq!(http.pause(1, &busy(Some(86_400))), MAX_PAUSE);
-}

@@ -99,16 +99,21 @@ impl Plan {
         Some(NodeId(index as u32))
     }
 
+    /// The nodes whose values `id` needs on `host`.
+    pub fn needs(&self, id: NodeId, host: Arch) -> Vec<NodeId> {
+        match self.node(id) {
+            Node::ByHost(branches) => branches.get(&host).copied().into_iter().collect(),
+            node => node.inputs(),
+        }
+    }
+
     /// The actions that `roots` may need on `host`, in an order in which inputs come first.
     pub fn reachable(&self, roots: &[NodeId], host: Arch) -> Vec<NodeId> {
         let mut seen = vec![false; self.nodes.len()];
         let mut stack = roots.to_vec();
         while let Some(id) = stack.pop() {
             if !std::mem::replace(&mut seen[id.index()], true) {
-                match self.node(id) {
-                    Node::ByHost(branches) => stack.extend(branches.get(&host)),
-                    node => stack.extend(node.inputs()),
-                }
+                stack.extend(self.needs(id, host));
             }
         }
         (0..self.nodes.len() as u32)

@@ -103,6 +103,14 @@ impl Failure {
             Failure::Denied { .. } | Failure::Answer(_) | Failure::Digest { .. } => false,
         }
     }
+
+    /// The pause that the registry asks for, in seconds.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        match self {
+            Failure::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// A registry's own error code and message (specification 1.1, "Error codes"), or nothing. Shows as

@@ -5,7 +5,6 @@
 //! which nothing moves is given up on.
 
 use std::future::Future;
-use std::hash::BuildHasher as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,10 +19,9 @@ use super::error::{Error, Failure, Problem, Reported};
 use super::pieces::Pieces;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
+use crate::retry;
 use crate::store::{self, Store};
 
-/// The longest that a registry may make us wait with `Retry-After`.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The most bytes of an error's body that are read.
 const MAX_ERROR: u64 = 64 << 10;
 /// A registry may digest what it was sent at this speed before it answers, in bytes per second.
@@ -265,26 +263,12 @@ impl Http {
     ) -> Result<(), Problem> {
         match &problem {
             Problem::Failure(failure) if failure.is_transient() && *attempt < self.policy.attempts => {
-                let pause = self.pause_after(*attempt, failure);
+                let pause = retry::pause(self.policy.pause, *attempt, failure.retry_after());
                 *attempt += 1;
                 watch(cancel, tokio::time::sleep(pause)).await
             }
             _ => Err(problem),
         }
-    }
-
-    /// Doubling pauses, each shortened at random by up to a half, so that clients do not come back in step.
-    fn pause_after(&self, attempt: u32, failure: &Failure) -> Duration {
-        if let Failure::Status {
-            retry_after: Some(seconds),
-            ..
-        } = failure
-        {
-            return Duration::from_secs(*seconds).min(MAX_PAUSE);
-        }
-        let pause = self.policy.pause.saturating_mul(1 << (attempt - 1).min(10));
-        let random = std::hash::RandomState::new().hash_one(attempt) % 1000;
-        (pause / 2 + pause / 2 * random as u32 / 1000).min(MAX_PAUSE)
     }
 }
 
@@ -437,21 +421,5 @@ mod tests {
         assert!(follow(&plain, Some("http://b.example/1")).is_ok());
         let loopback: Url = "http://127.0.0.1:1/".parse().unwrap();
         assert!(follow(&loopback, Some("http://localhost:2/1")).is_ok());
-    }
-
-    #[test]
-    fn pauses_grow_and_are_bounded() {
-        let http = Http::new(Policy::default()).unwrap();
-        let busy = |retry_after| Failure::Status {
-            status: 429,
-            reported: Reported::default(),
-            retry_after,
-        };
-        for (attempt, least, most) in [(1, 250, 500), (2, 500, 1000), (40, 30_000, 60_000)] {
-            let pause = http.pause_after(attempt, &busy(None)).as_millis();
-            assert!((least..=most).contains(&pause), "{attempt}: {pause}");
-        }
-        assert_eq!(http.pause_after(1, &busy(Some(3))), Duration::from_secs(3));
-        assert_eq!(http.pause_after(1, &busy(Some(86_400))), MAX_PAUSE);
     }
 }

@@ -18,7 +18,7 @@ pub use address::{Address, AddressError, Name, Reference, Repository, Tag};
 pub use client::{Client, MAX_MANIFEST, Manifest, Mount, Settings};
 pub use error::{Error, Failure, Reported};
 pub use http::Sent;
-pub use serve::{ServeError, Server, roots, serve};
+pub use serve::{ServeError, Server, collect, serve};
 pub use upload::Pending;
 
 #[cfg(test)]

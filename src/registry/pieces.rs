@@ -1,7 +1,8 @@
-//! A blob of the store as pieces for the network. The last one comes only once all of the blob is verified,
-//! so that whoever receives damaged bytes never receives all of them.
+//! A blob of the store, or a part of one, as pieces for the network. The last one comes only once all of the
+//! blob is verified, so that whoever receives damaged bytes never receives all of them.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
@@ -25,10 +26,15 @@ pub(super) struct Pieces {
 
 impl Pieces {
     pub(super) fn of(store: &Arc<Store>, digest: &Digest) -> Pieces {
+        Pieces::within(store, digest, 0..digest.size())
+    }
+
+    /// The bytes of a range, which must lie in the blob.
+    pub(super) fn within(store: &Arc<Store>, digest: &Digest, range: Range<u64>) -> Pieces {
         let (to, from) = mpsc::channel(AHEAD);
         let (store, digest) = (Arc::clone(store), *digest);
         tokio::task::spawn_blocking(move || {
-            let result = produce(&store, &digest, &to);
+            let result = produce(&store, &digest, range, &to);
             if let Err(error) = result {
                 // Nobody may be left to hear of it.
                 let _ = to.blocking_send(Err(error));
@@ -57,12 +63,18 @@ impl Pieces {
 fn produce(
     store: &Store,
     digest: &Digest,
+    range: Range<u64>,
     to: &mpsc::Sender<Result<Bytes, store::Error>>,
 ) -> Result<(), store::Error> {
-    let mut reader = store.reader(digest)?;
+    // Whoever reads all of it verifies it on the way; the read after the last byte does that.
+    let (mut reader, mut left) = match range == (0..digest.size()) {
+        true => (store.reader(digest)?, u64::MAX),
+        false => (store.reader_from(digest, range.start)?, range.end - range.start),
+    };
     let mut held: Option<Bytes> = None;
     loop {
-        let piece = fill(&mut reader).map_err(|error| reader.error(error))?;
+        let piece = fill(&mut reader, left).map_err(|error| reader.error(error))?;
+        left -= piece.len() as u64;
         let at_end = piece.is_empty();
         let ready = if at_end { held.take() } else { held.replace(piece) };
         if let Some(ready) = ready
@@ -76,10 +88,13 @@ fn produce(
     }
 }
 
-/// Reads a whole piece, or less at the end.
-fn fill(reader: &mut impl Read) -> io::Result<Bytes> {
+/// Reads a whole piece, or less at the end or after `most` bytes.
+fn fill(reader: &mut impl Read, most: u64) -> io::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE);
-    reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+    reader
+        .by_ref()
+        .take(most.min(PIECE as u64))
+        .read_to_end(&mut piece)?;
     Ok(piece.into())
 }
 
@@ -109,6 +124,42 @@ mod tests {
                 assert_eq!(got, bytes);
             }
         }
+    }
+
+    async fn all(mut pieces: Pieces) -> Result<Vec<u8>, store::Error> {
+        let mut got = Vec::new();
+        while let Some(piece) = pieces.next(u64::MAX).await {
+            got.extend(piece?);
+        }
+        Ok(got)
+    }
+
+    #[tokio::test]
+    async fn a_range_reads_no_more_than_itself() {
+        let (_directory, store) = store();
+        let bytes: Vec<u8> = (0..3 * PIECE).map(|n| (n % 251) as u8).collect();
+        let digest = store.put(&bytes).unwrap();
+        let size = digest.size();
+        for range in [0..1, 5..5, 1..size, PIECE as u64 - 1..2 * PIECE as u64 + 1] {
+            let expected = &bytes[range.start as usize..range.end as usize];
+            let got = all(Pieces::within(&store, &digest, range)).await.unwrap();
+            assert!(got == expected);
+        }
+        // This process knows that the blob is sound, so damage outside of the range cannot be seen: the time
+        // is set back to hide it.
+        let hex = digest.hex();
+        let path = store.root().join("blobs").join(&hex[..2]).join(&hex);
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"damage", 0).unwrap();
+        file.set_modified(time).unwrap();
+        let tail = size - 9..size;
+        let got = all(Pieces::within(&store, &digest, tail.clone())).await.unwrap();
+        assert_eq!(got, bytes[bytes.len() - 9..]);
+        // Whoever writes without hiding it is found out before a byte leaves.
+        std::os::unix::fs::FileExt::write_all_at(&file, b"damage", 0).unwrap();
+        let error = all(Pieces::within(&store, &digest, tail)).await.unwrap_err();
+        assert!(error.is_lost_content(), "{error}");
     }
 
     #[tokio::test]

@@ -118,6 +118,19 @@ impl Bench {
         self.ran(&self.command(arguments).output().unwrap())
     }
 
+    /// The output of `git` in the project.
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]);
+        let done = command
+            .args(arguments)
+            .current_dir(self.project())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     /// The output of a successful run.
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let ran = self.skep(arguments);

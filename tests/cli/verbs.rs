@@ -2,19 +2,19 @@
 
 use super::bench::{Bench, has_busybox};
 
-/// An image of one small action over one source file.
-fn small() -> Bench {
+/// An image of one small action over one source file, where there is a busybox.
+fn small() -> Option<Bench> {
+    if !has_busybox() {
+        return None;
+    }
     let bench = Bench::with_busybox("single(\"api\", sh(\"cp /in/file /out/file\", [source([\"file\"])]))");
     bench.write("file", "content\n");
-    bench
+    Some(bench)
 }
 
 #[test]
 fn digests_go_to_stdout_and_the_rest_to_stderr() {
-    if !has_busybox() {
-        return;
-    }
-    let bench = small();
+    let Some(bench) = small() else { return };
     let ran = bench.skep(&["build"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     insta::assert_snapshot!(ran.stdout, @"api  sha256:b05847ca46e81db46c8317d8a1b6b928a3c1b8f42ae20bcac9a6c04aae1f0c71");
@@ -30,19 +30,13 @@ fn digests_go_to_stdout_and_the_rest_to_stderr() {
 
 #[test]
 fn json_has_every_digest_and_size() {
-    if !has_busybox() {
-        return;
-    }
-    let bench = small();
+    let Some(bench) = small() else { return };
     insta::assert_snapshot!(bench.succeed(&["build", "--json"]), @r#"{"images":{"api":{"digest":"sha256:b05847ca46e81db46c8317d8a1b6b928a3c1b8f42ae20bcac9a6c04aae1f0c71","platforms":{"linux/amd64":{"digest":"sha256:a5c8e49a6f9271df9b2ce9e441b2ec26d4b2976fc2a39a274e426424f471ae16","size":741,"layers":[{"digest":"sha256:433071eae32c6d5dd1d6f5503e7806b619e490826953a8a3b7fc82684cb90fb7","diff_id":"sha256:cbb5189a94ef56c07e443763358e2e290700bb7b741c80d151a2a795b7479dc2","size":96}]}}}}}"#);
 }
 
 #[test]
 fn what_was_built_is_not_built_again() {
-    if !has_busybox() {
-        return;
-    }
-    let bench = small();
+    let Some(bench) = small() else { return };
     assert_eq!(bench.skep(&["build", "--json"]).outcomes(), (4, 0, 0));
     assert_eq!(bench.skep(&["build", "--json"]).outcomes(), (0, 4, 0));
     // What the action makes of it is the same, and so is everything after it.
@@ -55,17 +49,8 @@ fn an_untracked_file_counts_and_is_named() {
     let bench =
         Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [layer(source([\"file\"]))])])");
     bench.write("file", "content\n");
-    let git = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("git");
-        let done = command
-            .args(arguments)
-            .current_dir(bench.project())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{done:?}");
-    };
-    git(&["init", "--quiet"]);
-    git(&["add", "skep.toml", "skep.star"]);
+    bench.git(&["init", "--quiet"]);
+    bench.git(&["add", "skep.toml", "skep.star"]);
     let ran = bench.skep(&["build"]);
     assert_eq!(ran.code, 0);
     assert!(
@@ -96,20 +81,19 @@ impl Registry {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let mut address = String::new();
         let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-        let _ = std::io::BufRead::lines(stdout)
-            .next()
-            .map(|line| address = line.unwrap());
+        let address = std::io::BufRead::lines(stdout).next().unwrap().unwrap();
         assert!(address.starts_with("127.0.0.1:"), "{address}");
         Registry { child, address }
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Where images go.
+    fn team(&self) -> String {
+        format!("{}/team", self.address)
+    }
+
     fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert_eq!(interrupt(&mut self.child), Some(0));
     }
 }
 
@@ -120,14 +104,25 @@ impl Drop for Registry {
     }
 }
 
+/// Ends a child as Ctrl-C does, and gives its exit code.
+fn interrupt(child: &mut std::process::Child) -> Option<i32> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    child.wait().unwrap().code()
+}
+
+/// What is younger than a running skep by the file system's clock is spared by a collection, with two seconds
+/// of slack.
+fn grow_old() {
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+}
+
 #[test]
 fn a_push_sends_what_is_lacking_and_moves_no_tag() {
-    if !has_busybox() {
-        return;
-    }
-    let (bench, server) = (small(), Bench::empty());
+    let Some(bench) = small() else { return };
+    let server = Bench::empty();
     let registry = Registry::start(&server);
-    let to = format!("{}/team", registry.address);
+    let to = registry.team();
     let push = |arguments: &[&str]| bench.skep(&[&["push", "--to", &to], arguments].concat());
     let first = push(&["--tag", "v1"]);
     assert_eq!(first.code, 0, "{}", first.stderr);
@@ -156,31 +151,18 @@ fn a_push_sends_what_is_lacking_and_moves_no_tag() {
 
 #[test]
 fn a_push_is_tagged_with_the_revision() {
-    if !has_busybox() {
-        return;
-    }
-    let (bench, server) = (small(), Bench::empty());
+    let Some(bench) = small() else { return };
+    let server = Bench::empty();
     let registry = Registry::start(&server);
-    let to = format!("{}/team/app-{{name}}", registry.address);
+    let to = format!("{}/app-{{name}}", registry.team());
     let push = || bench.skep(&["push", "--to", &to]);
     let without = push();
     assert_eq!(without.code, 2);
     assert!(without.stderr.contains("give `--tag TAG`"), "{}", without.stderr);
-    let git = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("git");
-        command.args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]);
-        let done = command
-            .args(arguments)
-            .current_dir(bench.project())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{done:?}");
-        String::from_utf8(done.stdout).unwrap()
-    };
-    git(&["init", "--quiet"]);
-    git(&["add", "--all"]);
-    git(&["commit", "--quiet", "-m", "all"]);
-    let revision = git(&["rev-parse", "HEAD"])[..12].to_owned();
+    bench.git(&["init", "--quiet"]);
+    bench.git(&["add", "--all"]);
+    bench.git(&["commit", "--quiet", "-m", "all"]);
+    let revision = bench.git(&["rev-parse", "HEAD"])[..12].to_owned();
     let clean = push();
     assert!(
         clean.stdout.contains(&format!("/app-api:{revision}@")),
@@ -203,34 +185,28 @@ fn a_push_is_tagged_with_the_revision() {
 
 #[test]
 fn what_the_embedded_registry_holds_is_not_collected() {
-    if !has_busybox() {
-        return;
-    }
-    let (bench, server) = (small(), Bench::empty());
+    let Some(bench) = small() else { return };
+    let server = Bench::empty();
     let registry = Registry::start(&server);
-    let to = format!("{}/team", registry.address);
+    let to = registry.team();
     bench.succeed(&["push", "--to", &to, "--tag", "v1"]);
     registry.stop();
     let held = server.blobs().len();
     assert!(held >= 4, "an index, a manifest, a config and a layer");
-    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    grow_old();
     server.succeed(&["gc", "--keep", "0"]);
     assert_eq!(server.blobs().len(), held);
     let registry = Registry::start(&server);
-    let to = format!("{}/team", registry.address);
+    let to = registry.team();
     let again = bench.succeed(&["push", "--to", &to, "--tag", "v1", "--json"]);
     assert!(again.contains("\"uploaded\":0"), "{again}");
 }
 
 #[test]
 fn garbage_is_collected_and_made_again() {
-    if !has_busybox() {
-        return;
-    }
-    let bench = small();
+    let Some(bench) = small() else { return };
     let digest = bench.succeed(&["build"]);
-    // What is younger than a running skep by the file system's clock is spared, with two seconds of slack.
-    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    grow_old();
     let report = bench.succeed(&["gc", "--keep", "0"]);
     assert!(report.starts_with("removed 4 results"), "{report}");
     assert!(bench.blobs().is_empty());
@@ -251,9 +227,7 @@ fn an_interrupt_ends_everything_and_records_nothing() {
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut lines = std::io::BufRead::lines(stderr);
     assert!(lines.any(|line| line.unwrap().contains("\"started\"")));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(interrupt(&mut child), Some(130));
     assert_eq!(
         std::fs::read_dir(bench.store().join("actions")).unwrap().count(),
         0

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::StatusCode;
-use hyper::body::{Bytes, Frame};
+use hyper::body::Frame;
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
 
 use super::answer::{Answer, Refusal, empty, header, set_headers};
@@ -39,7 +39,11 @@ pub(super) fn get(store: &Arc<Store>, digest: &Digest, asked: &HeaderMap) -> Res
             });
         }
     };
-    let stream = stream(Pieces::of(store, digest), start, end);
+    let pieces = Pieces::within(store, digest, start..end);
+    let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
+        let piece = pieces.next(u64::MAX).await?;
+        Some((piece.map(Frame::data).map_err(io::Error::from), pieces))
+    });
     let mut answer = Answer::new(StreamBody::new(stream).boxed_unsync());
     *answer.status_mut() = status;
     set_headers(&mut answer, &headers(digest));
@@ -57,49 +61,6 @@ fn headers(digest: &Digest) -> [(hyper::header::HeaderName, String); 3] {
         (ACCEPT_RANGES, "bytes".to_owned()),
         (header("docker-content-digest"), digest.oci()),
     ]
-}
-
-struct Cut {
-    pieces: Pieces,
-    position: u64,
-    start: u64,
-    end: u64,
-    /// Given out when there is more, or all is verified.
-    held: Option<Bytes>,
-}
-
-/// The bytes of a blob from `start` up to `end`. All of it is read, since only then it is known to be sound.
-fn stream(
-    pieces: Pieces,
-    start: u64,
-    end: u64,
-) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send {
-    let cut = Cut {
-        pieces,
-        position: 0,
-        start,
-        end,
-        held: None,
-    };
-    futures_util::stream::try_unfold(cut, |mut cut| async move {
-        loop {
-            match cut.pieces.next(u64::MAX).await {
-                Some(Ok(piece)) => {
-                    let at = cut.position;
-                    cut.position += piece.len() as u64;
-                    let inside = |bound: u64| bound.clamp(at, cut.position) - at;
-                    let piece = piece.slice(inside(cut.start) as usize..inside(cut.end) as usize);
-                    if !piece.is_empty()
-                        && let Some(ready) = cut.held.replace(piece)
-                    {
-                        return Ok(Some((Frame::data(ready), cut)));
-                    }
-                }
-                Some(Err(error)) => return Err(error.into()),
-                None => return Ok(cut.held.take().map(|ready| (Frame::data(ready), cut))),
-            }
-        }
-    })
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What belongs to which repository, as small files in the store's directory `registry`.
 //!
 //! Content is the store's; here is only what was pushed or mounted where. Files come to be by writing
-//! elsewhere and renaming; one that a power cut left torn counts as absent.
+//! elsewhere and renaming; one that a power cut left torn counts as absent. Several processes may serve and
+//! collect at once: who looks and then changes something holds the lock.
 //!
 //! | path                                  | what it is                                             |
 //! |---------------------------------------|--------------------------------------------------------|
@@ -9,20 +10,24 @@
 //! | `…/blobs/<hex>`                       | a blob that was pushed or mounted there, as its digest |
 //! | `…/manifests/<hex>`                   | a manifest with what it names, as json                 |
 //! | `…/tags/<tag>`                        | the digest that a tag names                            |
+//! | `lock`                                | held by who changes something                          |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::FlockOperation;
 
 use crate::digest::Digest;
 use crate::registry::address::{Name, Tag};
 use crate::store::{self, Store};
 
-/// A blob that no manifest names is spared for so long after it came: its manifest may be on the way.
+/// A blob that no manifest names is spared for so long after it came, or was asked for: its manifest may be on
+/// the way.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the embedded registry cannot serve.
@@ -73,42 +78,50 @@ pub(super) struct Record {
 #[derive(Clone)]
 pub(super) struct Catalog {
     store: Arc<Store>,
-    /// Held by who looks and then writes.
-    changes: Arc<Mutex<()>>,
 }
 
 /// All content that repositories of the store at `root` hold, for collection to spare: manifests, what they
-/// name, and blobs that came within a day.
-pub fn roots(root: &Path) -> Result<Vec<Digest>, ServeError> {
+/// name, and blobs that came or were asked for within a day. Records of other blobs are removed.
+pub fn collect(root: &Path) -> Result<Vec<Digest>, ServeError> {
     let mut found = BTreeSet::new();
-    for repository in list(&repositories(root))? {
-        let at = repositories(root).join(repository);
+    let repositories = repositories(root);
+    if !repositories.is_dir() {
+        return Ok(Vec::new());
+    }
+    let _lock = lock(root)?;
+    for repository in list(&repositories)? {
+        let at = repositories.join(repository);
+        let mut named = BTreeSet::new();
         for hex in list(&at.join("manifests"))? {
             if let Some(record) = read::<Record>(&at.join("manifests").join(hex))? {
                 found.insert(record.digest);
-                found.extend(record.blobs);
                 found.extend(record.children);
+                named.extend(record.blobs);
             }
         }
+        let is_named: BTreeSet<String> = named.iter().map(Digest::hex).collect();
         for hex in list(&at.join("blobs"))? {
-            let path = at.join("blobs").join(hex);
-            let age = fs::metadata(&path)
-                .and_then(|metadata| metadata.modified())
-                .map(|modified| SystemTime::now().duration_since(modified).unwrap_or_default());
-            if age.is_ok_and(|age| age < GRACE) {
+            let path = at.join("blobs").join(&hex);
+            if is_young(&path) {
                 found.extend(read::<Digest>(&path)?);
+            } else if !is_named.contains(&hex) {
+                remove(&path)?;
             }
         }
+        found.extend(named);
     }
     Ok(found.into_iter().collect())
 }
 
+fn is_young(path: &Path) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    // One from the future has no age.
+    modified.is_ok_and(|modified| modified.elapsed().unwrap_or_default() < GRACE)
+}
+
 impl Catalog {
     pub(super) fn new(store: Arc<Store>) -> Catalog {
-        Catalog {
-            store,
-            changes: Arc::default(),
-        }
+        Catalog { store }
     }
 
     /// Whether anything was ever pushed there.
@@ -122,8 +135,24 @@ impl Catalog {
         Ok(recorded.filter(|digest| digest.hex() == hex && self.store.has(digest)))
     }
 
+    /// Like [`Catalog::blob`], for whoever asks whether a blob is here to name it soon: it is spared as if it
+    /// had come now.
+    pub(super) fn promise_blob(&self, name: &Name, hex: &str) -> Result<Option<Digest>, ServeError> {
+        let _lock = lock(self.store.root())?;
+        let Some(digest) = self.blob(name, hex)? else {
+            return Ok(None);
+        };
+        let path = self.path(name, "blobs", hex);
+        let renewed = File::options().write(true).open(&path);
+        renewed
+            .and_then(|record| record.set_modified(SystemTime::now()))
+            .map_err(|source| ServeError::record("write", &path, source))?;
+        Ok(self.store.keep(&digest)?.then_some(digest))
+    }
+
     /// Records that a blob of the store belongs to a repository; `false` if the store has lost it.
     pub(super) fn add_blob(&self, name: &Name, digest: &Digest) -> Result<bool, ServeError> {
+        let _lock = lock(self.store.root())?;
         let is_here = self.store.keep(digest)?;
         if is_here {
             self.write(&self.path(name, "blobs", &digest.hex()), digest)?;
@@ -132,6 +161,7 @@ impl Catalog {
     }
 
     pub(super) fn remove_blob(&self, name: &Name, hex: &str) -> Result<bool, ServeError> {
+        let _lock = lock(self.store.root())?;
         remove(&self.path(name, "blobs", hex))
     }
 
@@ -171,7 +201,7 @@ impl Catalog {
         record: &Record,
         bytes: &[u8],
     ) -> Result<Option<String>, ServeError> {
-        let changes = self.changes.lock().expect("never poisoned");
+        let lock = lock(self.store.root())?;
         for blob in &record.blobs {
             let there = self.blob(name, &blob.hex())?;
             if there != Some(*blob) || !self.store.keep(blob)? {
@@ -189,7 +219,7 @@ impl Catalog {
         if let Some(tag) = tag {
             self.write(&self.path(name, "tags", tag.as_str()), &record.digest)?;
         }
-        drop(changes);
+        drop(lock);
         // What is acknowledged survives a power cut.
         self.store.sync()?;
         Ok(None)
@@ -197,7 +227,7 @@ impl Catalog {
 
     /// Removes a manifest, and the tags that name it.
     pub(super) fn remove_manifest(&self, name: &Name, hex: &str) -> Result<bool, ServeError> {
-        let _changes = self.changes.lock().expect("never poisoned");
+        let _lock = lock(self.store.root())?;
         for tag in self.tags(name)? {
             if self.tag(name, &tag)?.is_some_and(|digest| digest.hex() == hex) {
                 remove(&self.path(name, "tags", tag.as_str()))?;
@@ -212,6 +242,7 @@ impl Catalog {
     }
 
     pub(super) fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, ServeError> {
+        let _lock = lock(self.store.root())?;
         remove(&self.path(name, "tags", tag.as_str()))
     }
 
@@ -230,11 +261,7 @@ impl Catalog {
     }
 
     fn write(&self, path: &Path, record: &impl serde::Serialize) -> Result<(), ServeError> {
-        let failed = |source| ServeError::Record {
-            what: "write",
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ServeError::record("write", path, source);
         let bytes = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
         let scratch = self.store.scratch()?;
         let new = scratch.path().join("record");
@@ -245,17 +272,34 @@ impl Catalog {
     }
 }
 
+impl ServeError {
+    fn record(what: &'static str, path: &Path, source: io::Error) -> ServeError {
+        ServeError::Record {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
 fn repositories(root: &Path) -> PathBuf {
     root.join("registry/repositories")
 }
 
+/// While this is held, nobody else changes records of the store at `root`, in whichever process.
+fn lock(root: &Path) -> Result<File, ServeError> {
+    let path = root.join("registry/lock");
+    let failed = |source| ServeError::record("lock", &path, source);
+    fs::create_dir_all(root.join("registry")).map_err(failed)?;
+    let file = File::create(&path).map_err(failed)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
+        .map_err(|errno| failed(errno.into()))?;
+    Ok(file)
+}
+
 /// The names in a directory, sorted; none if it is not there.
 fn list(path: &Path) -> Result<Vec<String>, ServeError> {
-    let failed = |source| ServeError::Record {
-        what: "read",
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| ServeError::record("read", path, source);
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -274,11 +318,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ServeE
     match fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ServeError::Record {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(ServeError::record("read", path, source)),
     }
 }
 
@@ -287,10 +327,6 @@ fn remove(path: &Path) -> Result<bool, ServeError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(ServeError::Record {
-            what: "remove",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(ServeError::record("remove", path, source)),
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 mod blobs;
 mod catalog;
 mod manifests;
+mod patience;
 mod route;
 mod uploads;
 
@@ -27,10 +28,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use catalog::{ServeError, roots};
+pub use catalog::{ServeError, collect};
 
 use answer::{Answer, Refusal, empty, header};
 use catalog::Catalog;
+use patience::Patient;
 use route::{Query, Route, hex, route};
 use uploads::Uploads;
 
@@ -41,7 +43,7 @@ use crate::store::Store;
 
 /// The most bytes of a blob.
 const MAX_BLOB: u64 = 64 << 30;
-/// The longest time without a byte of a request.
+/// The longest time without a byte of a request, and without a byte that a client takes of an answer.
 const STALL: Duration = Duration::from_secs(30);
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
@@ -70,6 +72,11 @@ impl Drop for Server {
 
 /// Serves the store at a loopback address; port 0 takes a free one. Runs on the current runtime.
 pub async fn serve(store: Arc<Store>, address: SocketAddr) -> Result<Server, ServeError> {
+    listen(store, address, STALL).await
+}
+
+/// [`serve`], for clients that take something of an answer at least every `stall`.
+async fn listen(store: Arc<Store>, address: SocketAddr, stall: Duration) -> Result<Server, ServeError> {
     if !address.ip().is_loopback() {
         return Err(ServeError::NotLoopback(address));
     }
@@ -81,11 +88,11 @@ pub async fn serve(store: Arc<Store>, address: SocketAddr) -> Result<Server, Ser
         catalog: Catalog::new(Arc::clone(&store)),
         store,
     });
-    let task = tokio::spawn(accept(listener, registry));
+    let task = tokio::spawn(accept(listener, registry, stall));
     Ok(Server { address, task })
 }
 
-async fn accept(listener: TcpListener, registry: Arc<Registry>) {
+async fn accept(listener: TcpListener, registry: Arc<Registry>, stall: Duration) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // Dropped with this task, and its connections with it.
     let mut connections = JoinSet::new();
@@ -96,17 +103,17 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let _ = stream.set_nodelay(true);
         let registry = Arc::clone(&registry);
         connections.spawn(async move {
-            connection(stream, registry).await;
+            connection(Patient::new(stream, stall), registry).await;
             drop(permit);
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(stream: TcpStream, registry: Arc<Registry>) {
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: Patient<TcpStream>, registry: Arc<Registry>) {
     let service = service_fn(move |request| {
         let registry = Arc::clone(&registry);
         async move {
@@ -155,7 +162,11 @@ impl Registry {
                 Ok(empty(StatusCode::OK, &version))
             }
             (Method::GET | Method::HEAD, Route::Blob { name, hex }) => {
-                let digest = self.disk(move |catalog| catalog.blob(&name, &hex)).await?;
+                let find = match is_head {
+                    true => Catalog::promise_blob,
+                    false => Catalog::blob,
+                };
+                let digest = self.disk(move |catalog| find(catalog, &name, &hex)).await?;
                 let digest = digest.ok_or_else(|| blob_unknown("there is no such blob here"))?;
                 match is_head {
                     true => Ok(blobs::head(&digest)),

@@ -38,11 +38,7 @@ const (
 )
 
 func main() {
-	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("service", "api"))
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "api: %v\n", err)
-		os.Exit(1)
-	}
+	lifecycle.Main("api", run)
 }
 
 func run(args []string) error {
@@ -99,14 +95,11 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	pool, err := database.Open(ctx, s.database, s.patience)
+	pool, err := database.Open(ctx, s.database, schema, s.patience)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := database.RequireSchema(ctx, pool, schema); err != nil {
-		return err
-	}
 	objects, err := storage.Open(s.storage)
 	if err != nil {
 		return err

@@ -34,11 +34,7 @@ import (
 const defaultPort = 6060
 
 func main() {
-	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("service", "worker"))
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "worker: %v\n", err)
-		os.Exit(1)
-	}
+	lifecycle.Main("worker", run)
 }
 
 func run(args []string) error {
@@ -95,14 +91,11 @@ func work() error {
 	if err != nil {
 		return err
 	}
-	pool, err := database.Open(ctx, s.database, s.patience)
+	pool, err := database.Open(ctx, s.database, schema, s.patience)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := database.RequireSchema(ctx, pool, schema); err != nil {
-		return err
-	}
 	cache := redis.NewClient(s.redis)
 	defer cache.Close()
 	name, err := os.Hostname()

@@ -30,9 +30,10 @@ func (e *StaleSchemaError) Error() string {
 	return fmt.Sprintf("the schema is at migration %d, and this build needs %d: run the migrations (`api migrate up`), then start again", e.Have, e.Want)
 }
 
-// Open returns a pool whose first connection answered. It retries for at most
-// patience, as containers of one deployment start in any order.
-func Open(ctx context.Context, settings config.Database, patience time.Duration) (*pgxpool.Pool, error) {
+// Open returns a pool whose first connection answered, on a database to which
+// the migrations up to schema have been applied. It asks for a connection for
+// at most patience, as containers of one deployment start in any order.
+func Open(ctx context.Context, settings config.Database, schema int64, patience time.Duration) (*pgxpool.Pool, error) {
 	poolConfig, err := pgxpool.ParseConfig(settings.URL)
 	if err != nil {
 		return nil, fmt.Errorf("read the database settings: %w", err)
@@ -50,6 +51,10 @@ func Open(ctx context.Context, settings config.Database, patience time.Duration)
 	if err := ping(ctx, pool, patience); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("reach the database: %w", err)
+	}
+	if err := requireSchema(ctx, pool, schema); err != nil {
+		pool.Close()
+		return nil, err
 	}
 	return pool, nil
 }
@@ -78,8 +83,8 @@ func refused(err error) bool {
 	return errors.As(err, &answer) && answer.Code[:2] != "57"
 }
 
-// RequireSchema checks that the migrations up to want have been applied.
-func RequireSchema(ctx context.Context, pool *pgxpool.Pool, want int64) error {
+// requireSchema checks that the migrations up to want have been applied.
+func requireSchema(ctx context.Context, pool *pgxpool.Pool, want int64) error {
 	var exists bool
 	err := pool.QueryRow(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL`).Scan(&exists)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package lifecycle runs an HTTP server until it is told to stop, and then
-// stops it without losing a request.
+// Package lifecycle begins a service, runs its HTTP server until it is told to
+// stop, and then stops it without losing a request.
 package lifecycle
 
 import (
