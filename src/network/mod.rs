@@ -20,7 +20,11 @@
 //! the supervisor itself can reach only replicas.
 
 mod dns;
+#[cfg(test)]
+mod dns_tests;
 mod forward;
+#[cfg(test)]
+mod forward_tests;
 mod name;
 mod netlink;
 mod netns;
