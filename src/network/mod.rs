@@ -211,7 +211,8 @@ impl Network {
         attachment.near = Some(near);
         let configured = namespace.configure(|inside| {
             let index = inside.index(interface)?;
-            inside.add_address(index, address, &self.0.subnet)
+            inside.add_address(index, address, &self.0.subnet)?;
+            inside.up(interface)
         });
         configured.during(step)?;
         Ok(attachment)

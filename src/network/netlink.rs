@@ -91,7 +91,8 @@ impl Netlink {
         self.ask(message).map(drop)
     }
 
-    /// Makes a veth pair, both ends up: `near` a port of the bridge with index `bridge`, `far` in `namespace`.
+    /// Makes a veth pair: `near` is a port of the bridge with index `bridge`, and up; `far` is in `namespace`, and
+    /// down, because the kernel brings an end up only when the pair is complete.
     pub fn add_veth(
         &mut self,
         near: &End<'_>,
@@ -108,7 +109,7 @@ impl Netlink {
             info.text(IFLA_INFO_KIND, "veth");
             info.nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
-                    peer.link(IFF_UP);
+                    peer.link(0);
                     peer.text(IFLA_IFNAME, far.name);
                     peer.attribute(IFLA_ADDRESS, &far.mac);
                     peer.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
