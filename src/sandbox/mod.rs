@@ -20,7 +20,7 @@ mod init;
 mod layout;
 mod remedy;
 mod spec;
-mod sys;
+pub(crate) mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
