@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use skep::container::{
     Container, Descriptors, Detached, Error, Execution, Exit, File, Mount, Signal, Spec, Tmpfs, detach,
 };
-use skep::digest::Digest;
 use skep::store::Store;
 use skep::tree::{Attributes, Node, TreePath, ops};
 
@@ -169,6 +168,7 @@ struct Bench {
     exe: PathBuf,
 }
 
+#[derive(Debug)]
 struct Run {
     container: Container,
     output: std::io::PipeReader,
@@ -280,8 +280,271 @@ container_tests! {
     fn the_program_is_the_user_of_the_image(bench: Bench) {
         bench.spec.cwd = path("made/here");
         let printed = bench.printed(
-            "id; hostname; umask; pwd; env | sort; echo pid $$; ls -l /proc/self/fd | wc -l; ls /; ls /dev; stat -c '%u %g %a %n' /data /data/file /tmp /bin/busybox",
+            "id; hostname; umask; pwd; env | sort; echo pid $$; ls /; ls /dev; \
+             stat -c '%u %g %a %n' /data /data/file /tmp /bin/busybox; ls -1 /proc/self/fd; tty || true; cat",
         );
         insta::assert_snapshot!(printed, @"");
+    }
+
+    fn only_what_is_the_users_can_be_written(bench: Bench) {
+        let printed = bench.printed(
+            "for f in /new /etc/new /etc/passwd /app/file /bin/busybox /dev/new /proc/sys/net/ipv4/ip_forward; do \
+               echo x 2>/dev/null > $f && echo $f is written; chmod 777 $f 2>/dev/null && echo $f has a mode; \
+             done; rm /app/file 2>/dev/null && echo removed; mkdir /etc/d 2>/dev/null && echo made; \
+             for f in /data/new /data/file /tmp/new /etc/own /dev/shm/new; do echo x > $f || echo $f is not; done; \
+             mkdir /data/d; mv /data/new /data/d; rm /tmp/keep; ls /data/d; cat /data/file /etc/own; echo done",
+        );
+        assert_eq!(printed, "new\nx\nx\ndone\n");
+        // The store is as it was.
+        let kept = std::fs::read_to_string(bench.spec.rootfs.join("data/file")).unwrap();
+        assert_eq!(kept, "data\n");
+    }
+
+    fn what_was_written_outlives_a_restart(bench: Bench) {
+        bench.printed("echo kept > /data/kept; chmod 750 /data; ln -s /etc/own /data/link; echo own > /etc/own");
+        let printed = bench.printed("cat /data/kept; stat -c %a /data; cat /data/link");
+        assert_eq!(printed, "kept\n750\nown\n");
+        bench.spec.scratch = bench.work.join("other");
+        assert_eq!(bench.printed("ls /data; stat -c %a /data"), "file\n700\n");
+    }
+
+    fn a_link_of_an_earlier_run_leads_nowhere(bench: Bench) {
+        bench.spec.uid = 0;
+        let outside = bench.work.join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        bench.printed(&format!("rm -r /app /tmp; ln -s {0} /app; ln -s {0}/file /tmp", outside.display()));
+        bench.spec.files.push(File { at: path("app/file"), content: b"in".to_vec(), mode: 0o444 });
+        bench.spec.files.push(File { at: path("tmp"), content: b"in".to_vec(), mode: 0o444 });
+        bench.spec.cwd = path("app/cwd");
+        drop(bench.run("true"));
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    fn uid_0_may_write_everything_of_its_own(bench: Bench) {
+        (bench.spec.uid, bench.spec.gid) = (0, 0);
+        let printed = bench.printed(
+            "id -u; echo x > /etc/new; rm /app/file; chmod 0 /data/file; cat /data/file; chown 0:0 /data; \
+             mount -t tmpfs none /tmp 2>/dev/null && echo mounted; umount /proc 2>/dev/null && echo unmounted; \
+             hostname other 2>/dev/null && echo renamed; mknod /tmp/n c 1 3 2>/dev/null && echo device; \
+             ip link set lo down 2>/dev/null && echo down; echo 1 2>/dev/null > /proc/sys/net/ipv4/ip_forward && echo set; exit 0",
+        );
+        assert_eq!(printed, "0\ndata\n");
+    }
+
+    fn a_read_only_root_is_read_only(bench: Bench) {
+        bench.spec.read_only = true;
+        bench.spec.tmpfs.push(Tmpfs { at: path("run/scratch"), size: 1 << 20, mode: 0o1777 });
+        let printed = bench.printed(
+            "for f in /data/new /tmp/new /etc/own /data/file; do echo x 2>/dev/null > $f && echo $f is written; done; \
+             stat -c %a /run/scratch; dd if=/dev/zero of=/run/scratch/f bs=1M count=2 2>/dev/null || stat -c %s /run/scratch/f",
+        );
+        assert_eq!(printed, "1777\n1048576\n");
+        bench.spec.uid = 0;
+        assert_eq!(bench.printed("echo x 2>/dev/null > /etc/new || echo no"), "no\n");
+    }
+
+    fn volumes_and_binds_are_mounted(bench: Bench) {
+        for name in ["volume", "fixed"] {
+            std::fs::create_dir(bench.work.join(name)).unwrap();
+            std::fs::write(bench.work.join(name).join("file"), name).unwrap();
+        }
+        let mount = |from: &str, at: &str, read_only| Mount { from: bench.work.join(from), at: path(at), read_only };
+        bench.spec.mounts = vec![
+            mount("volume", "data/volume", false),
+            mount("fixed", "mnt/fixed", true),
+            mount("fixed/file", "etc/some.conf", true),
+        ];
+        let printed = bench.printed(
+            "cat /data/volume/file /mnt/fixed/file /etc/some.conf; echo; echo new > /data/volume/new; \
+             stat -c %u /data/volume; echo x 2>/dev/null > /mnt/fixed/new || echo no; echo x 2>/dev/null > /etc/some.conf || echo no",
+        );
+        assert_eq!(printed, "volumefixedfixed\n65532\nno\nno\n");
+        assert_eq!(std::fs::read_to_string(bench.work.join("volume/new")).unwrap(), "new\n");
+        assert_eq!(bench.printed("cat /data/volume/new"), "new\n");
+        bench.spec.mounts.push(Mount { from: bench.work.join("absent"), at: path("mnt"), read_only: true });
+        bench.script("");
+        let error = bench.try_start().unwrap_err().to_string();
+        assert!(error.contains("work/absent: No such file"), "{error}");
+    }
+
+    fn secrets_are_files_in_memory_alone(bench: Bench) {
+        let secret = |at: &str, mode| File { at: path(at), content: b"correct horse".to_vec(), mode };
+        bench.spec.files = vec![secret("run/secrets/key", 0o400), secret("etc/hosts", 0o644)];
+        let mut run = bench.start(
+            "stat -c '%a %u' /run/secrets/key; cat /run/secrets/key; rm /run/secrets/key 2>/dev/null && echo gone; \
+             chmod 444 /run/secrets/key 2>/dev/null && echo mode; cat /etc/hosts; echo; exec sleep 1000",
+        );
+        let mut buffer = [0; 64];
+        let read = run.output.read(&mut buffer).unwrap();
+        assert!(buffer[..read].starts_with(b"correct horsecorrect horse"), "{:?}", &buffer[..read]);
+        let found = std::process::Command::new("grep").args(["-rq", "correct horse"]).arg(&bench.work).status();
+        assert_eq!(found.unwrap().code(), Some(1), "it is on the disk");
+        for process in [run.container.pid().as_raw_pid().to_string().as_str(), "self"] {
+            let cmdline = std::fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap();
+            assert!(!cmdline.contains("correct"), "{cmdline}");
+        }
+    }
+
+    fn nothing_of_the_host_is_in_sight(bench: Bench) {
+        let work = bench.work.display().to_string();
+        for file in ["/etc/shadow", "/root", "/usr", "/sys", "/var", &work, "/proc/1/root/usr"] {
+            bench.printed(&format!("test ! -e {file}"));
+        }
+        assert_eq!(bench.printed("cd /proc; ls -d [0-9]* | wc -l"), "2\n");
+        assert_eq!(bench.printed("ip -o link | cut -d: -f2; ip -o addr | grep -c 127.0.0.1"), " lo\n1\n");
+        assert_eq!(bench.printed("cat /proc/net/route | wc -l; ls /dev/mqueue /sys 2>/dev/null | wc -l"), "1\n0\n");
+    }
+
+    fn new_privileges_are_refused(bench: Bench) {
+        for call in ["mount -t tmpfs none /tmp", "unshare -U true", "unshare -r true", "chroot / true", "umount /proc", "mknod /tmp/n c 1 3"] {
+            bench.printed(&format!("if {call} 2>&1; then exit 1; fi"));
+        }
+        for line in bench.printed("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status").lines() {
+            let value = line.split_whitespace().last().unwrap();
+            let expected = match line.split(':').next().unwrap() {
+                "NoNewPrivs" => "1",
+                "Seccomp" => "2",
+                _ => "0000000000000000",
+            };
+            assert_eq!(value, expected, "{line}");
+        }
+    }
+
+    fn low_ports_and_ping_are_allowed(bench: Bench) {
+        let run = bench.start("echo; exec nc -l -p 80 -e echo hello");
+        let executed = run.container.exec(&execution(
+            "until netstat -ltn | grep -q :80; do sleep 0.05; done; nc 127.0.0.1 80; ping -c1 -W2 127.0.0.1 >/dev/null && echo pong",
+        )).unwrap();
+        assert_eq!(String::from_utf8(executed.output).unwrap(), "hello\npong\n");
+    }
+
+    fn exit_codes_and_signals_are_told(bench: Bench) {
+        assert_eq!(bench.run("exit 3").0, code(3));
+        let run = bench.start("echo; sleep 1000");
+        assert_eq!(run.container.try_wait().unwrap(), None);
+        assert_eq!(run.container.wait_for(Duration::from_millis(50)).unwrap(), None);
+        run.container.kill().unwrap();
+        let killed = Exit { code: None, signal: Some(9) };
+        assert_eq!(run.container.wait().unwrap(), killed);
+        assert_eq!(run.container.try_wait().unwrap(), Some(killed));
+        run.container.kill().unwrap();
+        assert!(matches!(run.container.signal(Signal::TERM), Err(Error::Ended)));
+        assert!(matches!(run.container.exec(&execution("true")), Err(Error::Ended)));
+    }
+
+    fn a_signal_reaches_a_program_that_handles_it(bench: Bench) {
+        let run = bench.start("trap 'exit 7' TERM; echo; while true; do sleep 0.05; done");
+        run.container.signal(Signal::TERM).unwrap();
+        assert_eq!(run.container.wait().unwrap(), code(7));
+        // A process 1 without a handler is not ended by it.
+        let run = bench.start("echo; while true; do sleep 0.05; done");
+        run.container.signal(Signal::TERM).unwrap();
+        assert_eq!(run.container.wait_for(Duration::from_millis(300)).unwrap(), None);
+    }
+
+    fn an_init_passes_signals_on_and_reaps(bench: Bench) {
+        bench.spec.init = true;
+        let run = bench.start("(sleep 0.1 & exec true); (setsid sleep 0.1 &) ; sleep 0.5; echo; while true; do sleep 0.05; done");
+        let listed = run.container.exec(&execution("cat /proc/1/comm; ls -1 /proc/1/fd 2>&1 | tail -n 1; ps -o stat,args | grep -c '^Z'")).unwrap();
+        let listed = String::from_utf8(listed.output).unwrap();
+        assert_eq!(listed, "init\nls: /proc/1/fd: Permission denied\n0\n");
+        run.container.signal(Signal::TERM).unwrap();
+        assert_eq!(run.container.wait().unwrap(), code(143));
+        assert_eq!(bench.run("exit 5").0, code(5));
+        bench.spec.argv = vec!["absent".into()];
+        assert!(matches!(bench.try_start(), Err(Error::NoProgram { .. })));
+    }
+
+    fn signals_are_not_ignored_from_the_start(bench: Bench) {
+        let printed = bench.printed("grep -E '^Sig(Blk|Ign)' /proc/self/status");
+        assert_eq!(printed, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    }
+
+    fn a_missing_program_says_where_it_was_looked_for(bench: Bench) {
+        let mut message = |program: &str| {
+            bench.spec.argv = vec![program.to_owned()];
+            bench.try_start().unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(message("absent"), @"");
+        insta::assert_snapshot!(message("/app/file"), @"");
+        insta::assert_snapshot!(message("foreign"), @"");
+        insta::assert_snapshot!(message(""), @"");
+    }
+
+    fn a_program_runs_inside_a_container(bench: Bench) {
+        bench.spec.cwd = path("data");
+        let run = bench.start("echo inside > /tmp/file; echo; exec sleep 1000");
+        let mut inside = execution("id -u; hostname; pwd; cat /tmp/file; env | grep NAME; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; echo x > /etc/new; exit 4");
+        inside.env.push(("NAME".to_owned(), "value".to_owned()));
+        inside.cwd = path("tmp");
+        let executed = run.container.exec(&inside).unwrap();
+        assert_eq!((executed.exit_code, executed.timed_out), (4, false));
+        insta::assert_snapshot!(String::from_utf8(executed.output).unwrap(), @"");
+        inside.argv = vec!["absent".to_owned()];
+        assert!(matches!(run.container.exec(&inside), Err(Error::NoProgram { .. })));
+        let mut loud = execution("yes | head -c 1000000");
+        loud.max_output = 1000;
+        assert_eq!(run.container.exec(&loud).unwrap().output.len(), 1000);
+        assert_eq!(run.container.try_wait().unwrap(), None);
+    }
+
+    fn a_program_inside_has_its_time(bench: Bench) {
+        let run = bench.start("echo; exec sleep 1000");
+        let mut inside = execution("echo begun; (sleep 2000 & sleep 3000) & sleep 4000");
+        inside.timeout = Duration::from_millis(300);
+        let executed = run.container.exec(&inside).unwrap();
+        assert_eq!(executed, skep::container::Executed { exit_code: 137, output: b"begun\n".to_vec(), timed_out: true });
+        let left = run.container.exec(&execution("ps -o args | grep -v grep | grep sleep")).unwrap();
+        assert_eq!(String::from_utf8(left.output).unwrap(), "sleep 1000\n");
+    }
+
+    fn a_program_that_leaves_others_behind_is_not_waited_for(bench: Bench) {
+        let run = bench.start("echo; exec sleep 1000");
+        let began = Instant::now();
+        let executed = run.container.exec(&execution("echo hello; sleep 1000 & exit 0")).unwrap();
+        assert_eq!((executed.exit_code, executed.output), (0, b"hello\n".to_vec()));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    fn many_start_and_end_at_once(bench: Bench) {
+        bench.script("echo hello");
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let mut spec = bench.spec.clone();
+                let (work, exe) = (&bench.work, &bench.exe);
+                scope.spawn(move || {
+                    for _ in 0..5 {
+                        spec.scratch = work.join(format!("many{n}"));
+                        let mut one = Bench { work: work.clone(), spec: spec.clone(), exe: exe.clone() };
+                        assert_eq!(one.printed("echo hello"), "hello\n");
+                    }
+                });
+            }
+        });
+        // Nobody is left: neither stubs nor containers, not even as zombies.
+        let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
+        });
+        assert_eq!(processes.count(), 1);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains("overlay /work") && !mounts.contains("many"), "{mounts}");
+    }
+
+    fn dropping_it_ends_it(bench: Bench) {
+        let run = bench.start("setsid sleep 1000 & echo; exec sleep 1000");
+        let pid = run.container.pid();
+        drop(run);
+        assert!(rustix::process::test_kill_process(pid).is_err());
+    }
+
+    fn a_start_is_fast(bench: Bench) {
+        drop(bench.printed(""));
+        let began = Instant::now();
+        for _ in 0..10 {
+            drop(bench.start("echo; exec sleep 1000"));
+        }
+        println!("a start and an end: {:?}", began.elapsed() / 10);
+        // Generous: the machine may be busy, and this is no release build.
+        assert!(began.elapsed() < Duration::from_secs(5));
     }
 }
