@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod build;
 pub mod cancel;
 pub mod cli;
+pub mod container;
 pub mod digest;
 pub mod engine;
 pub mod event;

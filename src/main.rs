@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // First of all, while there is one thread.
-    skep::sandbox::init_if_asked();
+    skep::container::init_if_asked();
     skep::cli::main()
 }

@@ -18,9 +18,13 @@
 mod filter;
 mod init;
 mod layout;
+pub(crate) mod mounts;
+pub(crate) mod privilege;
+pub(crate) mod refusal;
 mod remedy;
 mod spec;
 pub(crate) mod sys;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,7 +38,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub(crate) use init::exit_code;
 pub use init::init_if_asked;
+pub(crate) use remedy::remedy;
 
 use crate::action::Action;
 use crate::cancel::Cancel;
@@ -209,7 +215,7 @@ impl Sandbox {
             }
             Status::Failed { step, errno } => {
                 return Err(Error::Refused {
-                    remedy: remedy::remedy(&step, errno),
+                    remedy: remedy(&step, errno),
                     source: io::Error::from_raw_os_error(errno),
                     step,
                 });
@@ -283,7 +289,7 @@ impl Sandbox {
 
 /// The outer uid that a sandbox takes on: another one when skep runs as root, because what is mapped to root
 /// could still write root's files.
-fn drop_to() -> Option<u32> {
+pub(crate) fn drop_to() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(SANDBOX_UID)
 }
 
@@ -329,10 +335,8 @@ impl<'a> Running<'a> {
             limit: max_log,
             open: true,
         };
-        let mut running = Running { child, socket, log };
-        let bytes = serde_json::to_vec(spec).expect("plain data encodes");
-        running.socket.write_all(&(bytes.len() as u64).to_le_bytes())?;
-        running.socket.write_all(&bytes)?;
+        let running = Running { child, socket, log };
+        wire::send(&running.socket, spec, &[])?;
         Ok(running)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// What to do when `step` was refused with `errno`; `None` where nothing better is known than the error.
-pub(super) fn remedy(step: &str, errno: i32) -> Option<String> {
+pub(crate) fn remedy(step: &str, errno: i32) -> Option<String> {
     let refused = matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EINVAL);
     let about_namespaces = [
         "unshare",

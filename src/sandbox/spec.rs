@@ -8,9 +8,6 @@ use crate::tree::TreePath;
 /// The argument that makes this program the init process of a sandbox.
 pub(super) const ARGUMENT: &str = "sandbox-init";
 
-/// Specifications longer than this are refused.
-pub(super) const MAX_SPEC: u64 = 64 << 20;
-
 /// Everything about one run. Paths on the host are from the working directory, the store's root.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Spec {

@@ -3,14 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
 
-/// Namespaces in which every sandbox is alone, but for the user namespace, which comes first.
-pub(super) const NAMESPACES: i32 = libc::CLONE_NEWNS
+/// Namespaces in which every sandbox and every supervisor is alone, but for the user namespace, which comes first.
+pub(crate) const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
@@ -25,7 +25,7 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 }
 
 /// Leaves the namespaces named by `flags` for new ones. A user namespace needs a single-threaded process.
-pub(super) fn unshare(flags: i32) -> io::Result<()> {
+pub(crate) fn unshare(flags: i32) -> io::Result<()> {
     // SAFETY: takes no pointers; it moves this process, which has one thread and keeps its memory.
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
@@ -38,7 +38,7 @@ pub(crate) fn unshare_network() -> io::Result<()> {
 }
 
 /// Becomes another user for good: all uids and gids, and no supplementary groups.
-pub(super) fn become_user(id: u32) -> io::Result<()> {
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
     // SAFETY: takes no pointers but a null one with a length of 0.
     check(unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
     // SAFETY: takes no pointers.
@@ -48,14 +48,28 @@ pub(super) fn become_user(id: u32) -> io::Result<()> {
 }
 
 /// Forks. `None` in the child, which goes on with a copy of everything.
-pub(super) fn fork() -> io::Result<Option<Pid>> {
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: the process has one thread, so that no lock can be held by another in the child's copy.
     let pid = check(unsafe { libc::fork() }.into())?;
     Ok(Pid::from_raw(i32::try_from(pid).unwrap_or(0)))
 }
 
+/// Which mounts of a tree are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The one at its root.
+    One,
+    /// Those below as well.
+    All,
+}
+
 /// Sets mount attributes (such as `MOUNT_ATTR_RDONLY`) of a detached or attached mount.
-pub(super) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, reach: Reach) -> io::Result<()> {
+    let recursive = if reach == Reach::All {
+        libc::AT_RECURSIVE
+    } else {
+        0
+    };
     let attributes = libc::mount_attr {
         attr_set: attributes,
         attr_clr: 0,
@@ -68,7 +82,7 @@ pub(super) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | recursive,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
@@ -77,7 +91,7 @@ pub(super) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io
 }
 
 /// Brings the loopback interface of this network namespace up.
-pub(super) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: an all-zero `ifreq` is a valid value of this plain C structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -89,7 +103,7 @@ pub(super) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Marks every descriptor above `last` to be closed by the next `execve`.
-pub(super) fn close_on_exec_above(last: u32) -> io::Result<()> {
+pub(crate) fn close_on_exec_above(last: u32) -> io::Result<()> {
     // SAFETY: takes no pointers; nothing is closed before the program is replaced.
     check(unsafe {
         libc::syscall(
@@ -102,8 +116,15 @@ pub(super) fn close_on_exec_above(last: u32) -> io::Result<()> {
     .map(drop)
 }
 
-/// Replaces this program. Returns only if that fails.
-pub(super) fn exec(argv: &[CString], env: &[CString]) -> io::Result<Infallible> {
+/// Closes every descriptor above `last`. The caller must use none of them again, and end without dropping
+/// what owns them.
+pub(crate) fn close_above(last: u32) {
+    // SAFETY: takes no pointers; the caller does not use what is closed. It cannot fail.
+    unsafe { libc::syscall(libc::SYS_close_range, last + 1, u32::MAX, 0) };
+}
+
+/// Replaces this program by the one at `path`. Returns only if that fails.
+pub(crate) fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> io::Result<Infallible> {
     let pointers = |strings: &[CString]| {
         let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
         pointers.push(std::ptr::null());
@@ -111,6 +132,76 @@ pub(super) fn exec(argv: &[CString], env: &[CString]) -> io::Result<Infallible> 
     };
     let (argv_pointers, env_pointers) = (pointers(argv), pointers(env));
     // SAFETY: both arrays end with a null pointer, and the strings that they point to are live.
-    unsafe { libc::execve(argv_pointers[0], argv_pointers.as_ptr(), env_pointers.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), argv_pointers.as_ptr(), env_pointers.as_ptr()) };
     Err(io::Error::last_os_error())
+}
+
+/// Makes `number` another name of `descriptor`, one that the next `execve` keeps. What had that number is
+/// closed: the caller must own nothing there.
+pub(crate) fn place_at(descriptor: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    // SAFETY: takes no pointers; the caller's own descriptors have other numbers.
+    check(unsafe { libc::dup2(descriptor.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// A new descriptor, closed by the next `execve`, for what this process was started with as `number`, which
+/// from now on is closed by it too.
+pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers; a number that is not open is refused.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: as above.
+    let new = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into())?;
+    // SAFETY: the kernel just made it for this call alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(new).expect("descriptors are small")) })
+}
+
+/// The set of all signals.
+fn every_signal() -> libc::sigset_t {
+    // SAFETY: an all-zero set is a valid value of this plain C structure.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live value.
+    unsafe { libc::sigfillset(&raw mut set) };
+    set
+}
+
+/// How many signals the kernel knows.
+const SIGNALS: usize = 64;
+
+/// Lets every signal do what it does in a program that has not asked for anything else, and blocks none.
+/// What was ignored, such as SIGPIPE by Rust's runtime, would stay so in the next program.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    // The C library keeps two signals to itself, which its way to spawn leaves ignored: so not through it.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: all zeroes are the kernel's structure, at most this large, for the default action; signals
+        // that have no other are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SIGNALS / 8,
+            )
+        };
+    }
+    let set = every_signal();
+    // SAFETY: the set is live, and the old one is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) }.into())
+        .map(drop)
+}
+
+/// Holds every signal back until it is [waited for](next_signal).
+pub(crate) fn block_signals() -> io::Result<()> {
+    let set = every_signal();
+    // SAFETY: the set is live, and the old one is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into())
+        .map(drop)
+}
+
+/// The next of the signals that are held back.
+pub(crate) fn next_signal() -> io::Result<i32> {
+    let set = every_signal();
+    // SAFETY: the set is live, and what else is known of the signal is not asked for.
+    check(unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) }.into())
+        .map(|signal| i32::try_from(signal).unwrap_or(0))
 }
