@@ -16,6 +16,7 @@ pub mod event;
 pub mod fetch;
 pub mod image;
 pub mod lock;
+pub mod network;
 pub mod plan;
 pub mod platform;
 pub mod project;

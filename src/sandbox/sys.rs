@@ -30,6 +30,13 @@ pub(crate) fn unshare(flags: i32) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
+/// Moves the calling thread, and no other, into a new network namespace.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: takes no pointers; threads of a process may stand in different network namespaces, and share
+    // their memory and descriptors as before.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into()).map(drop)
+}
+
 /// Becomes another user for good: all uids and gids, and no supplementary groups.
 pub(crate) fn become_user(id: u32) -> io::Result<()> {
     // SAFETY: takes no pointers but a null one with a length of 0.
