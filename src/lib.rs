@@ -27,4 +27,5 @@ pub mod registry;
 pub mod sandbox;
 pub mod source;
 pub mod store;
+pub mod supervisor;
 pub mod tree;
