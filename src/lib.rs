@@ -31,4 +31,5 @@ pub mod sandbox;
 pub mod source;
 pub mod stack;
 pub mod store;
+pub mod supervisor;
 pub mod tree;
