@@ -2,6 +2,7 @@
 //! at any moment.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -124,15 +125,18 @@ fn postgres_keeps_its_data_whatever_ended_it() {
     );
     let environment = postgres_environment(&postgres.0);
 
-    // Killed at several moments of the first start, which a second or two are enough for.
-    for pause in [0, 100, 300, 600] {
+    // Killed at several moments of the first start: when these came to be.
+    for made in ["global", "pg_hba.conf", "base/1", "base/5"] {
+        let inode = |name: &str| fs::metadata(postgres.volume(name)).map(|file| file.ino()).ok();
+        let before = inode("new");
         let running = postgres.start(&environment);
-        until("the first start", || postgres.volume("new/global").exists());
-        std::thread::sleep(Duration::from_millis(pause));
+        until(made, || {
+            inode("new") != before && postgres.volume("new").join(made).exists()
+        });
         drop(running);
+        assert!(!postgres.volume("cluster").exists(), "{made} was the last");
+        assert!(postgres.volume("new").exists());
     }
-    assert!(!postgres.volume("cluster").exists(), "it was complete already");
-    assert!(postgres.volume("new").exists());
 
     let running = postgres.up(&environment);
     assert!(!postgres.volume("new").exists());
