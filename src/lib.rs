@@ -22,6 +22,7 @@ pub mod publish;
 pub mod push;
 pub mod recipe;
 pub mod registry;
+pub mod rootfs;
 pub mod sandbox;
 pub mod source;
 pub mod store;
