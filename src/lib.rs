@@ -27,6 +27,7 @@ pub mod registry;
 pub mod release;
 pub mod retry;
 pub mod rollout;
+pub mod rootfs;
 pub mod sandbox;
 pub mod source;
 pub mod stack;

@@ -7,6 +7,7 @@
 mod export;
 mod gzip;
 mod image;
+mod record;
 mod tar;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 pub use export::{Exported, export};
+pub use record::{Known, recall, remember_image, remember_index};
 
 use crate::action::{Action, ActionResult};
 use crate::digest::{Digest, Hasher};

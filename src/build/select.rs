@@ -141,19 +141,21 @@ impl Selection {
         &self.ids
     }
 
-    /// What the values of the roots, in their order, stand for.
+    /// What the values of the roots, in their order, stand for. Images are recorded by their digests.
     pub(super) fn read(&self, store: &Store, values: &[Tree]) -> Result<Built, Error> {
         let mut built = Built::default();
         for (root, value) in self.roots.iter().zip(values) {
             match root {
                 Root::Index(name) => {
                     let index = assemble::read_index(store, &value.root)?;
+                    assemble::remember_index(store, &value.root)?;
                     let images = index.images.clone();
                     let index = Some(index);
                     built.images.insert(name.clone(), BuiltImage { index, images });
                 }
                 Root::Image(name, platform) => {
                     let image = assemble::read_image(store, &value.root)?;
+                    assemble::remember_image(store, &value.root)?;
                     let built = built.images.entry(name.clone()).or_insert_with(|| BuiltImage {
                         index: None,
                         images: BTreeMap::new(),

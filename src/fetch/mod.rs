@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use archive::ArchiveError;
+pub use archive::{ArchiveError, Limits as ArchiveLimits, UnpackedLayer, unpack_layer};
 pub use debian::LockError;
 pub use error::Error;
 pub use http::Failure;

@@ -232,6 +232,41 @@ image(
 }
 
 #[test]
+fn servers_are_images_whose_settings_can_be_replaced() {
+    let recipe = r#"
+load("@skep//postgres.star", "postgres_image")
+load("@skep//redis.star", "redis_image")
+postgres_image(name = "x", platforms = ["linux/arm64"], lock = "pg", user = "7", labels = {"a": "b"})
+redis_image(name = "y", platforms = ["linux/arm64"], contents = lambda platform: [file("a", "b")])
+"#;
+    let project = Project::new(recipe, "");
+    let locks = project.evaluate(Purpose::Lock).unwrap().locks;
+    let files: Vec<String> = locks.iter().map(|lock| lock.file.to_string()).collect();
+    assert_eq!(files, ["base.arm64.lock", "pg.arm64.lock"]);
+    assert!(locks[1].request.exclude.contains(&"libllvm14".to_owned()));
+    for lock in &locks {
+        project.write(&lock.file.to_string(), &empty_lock(lock));
+    }
+    let nodes = project.nodes(Arch::Amd64);
+    let config = nodes.iter().find_map(|node| match node {
+        Node::Image(image) => Some(&image.config),
+        _ => None,
+    });
+    let config = config.unwrap();
+    assert_eq!(config.user.as_deref(), Some("7"));
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
+    assert_eq!(config.entrypoint, ["/usr/bin/postgres-start"]);
+    assert!(config.labels.contains_key("a"));
+}
+
+/// A lock file that answers a request with no package.
+fn empty_lock(lock: &crate::lock::LockRequest) -> String {
+    let request = lock.request.clone();
+    let packages = Vec::new();
+    crate::lock::DebianLock { request, packages }.to_toml()
+}
+
+#[test]
 fn accounts_share_groups_and_neither_names_nor_numbers() {
     let accounts = |accounts: &str| {
         let recipe = format!(

@@ -324,6 +324,7 @@ fn token_request(
         headers: Vec::new(),
         content: Content::Empty,
         max: MAX_TOKEN,
+        into: None,
     };
     if let Some(DockerCredential::IdentityToken(token)) = credential {
         // An address serves to encode a form (OAuth2, RFC 6749, section 6).

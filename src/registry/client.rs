@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use super::address::{Reference, Repository, is_loopback};
 use super::auth::{Authorization, Identity};
 use super::challenge::challenges;
+use super::download::Inflow;
 use super::error::{Error, Failure, Problem};
 use super::http::{Answer, Content, Http, Outgoing, Policy, authority, follow};
 use super::upload::{Lanes, Pending};
@@ -109,6 +110,8 @@ pub(super) struct Call<'a> {
     pub url: Url,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub max: u64,
+    /// Where the body of a successful answer goes; into memory without it.
+    pub into: Option<Arc<Mutex<Inflow>>>,
 }
 
 impl Client {
@@ -297,7 +300,12 @@ impl Client {
     }
 
     /// Sends a request without a body until there is an answer that stays.
-    async fn retried(&self, host: &Host, call: &Call<'_>, cancel: &Cancel) -> Result<Answer, Problem> {
+    pub(super) async fn retried(
+        &self,
+        host: &Host,
+        call: &Call<'_>,
+        cancel: &Cancel,
+    ) -> Result<Answer, Problem> {
         let mut attempt = 1;
         loop {
             let problem = match self.once(host, call, || Content::Empty, cancel).await {
@@ -426,6 +434,7 @@ impl Client {
             headers: call.headers.clone(),
             content,
             max: call.max,
+            into: call.into.clone(),
         };
         let header = authorization.map(Authorization::header);
         self.http.send(outgoing, header, cancel).await
@@ -501,6 +510,7 @@ impl<'a> Call<'a> {
             url,
             headers: Vec::new(),
             max: MAX_NOTE,
+            into: None,
         }
     }
 

@@ -15,6 +15,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, Head
 use reqwest::{Method, Url};
 
 use super::address::is_loopback;
+use super::download::Inflow;
 use super::error::{Error, Failure, Problem, Reported};
 use super::pieces::Pieces;
 use crate::cancel::Cancel;
@@ -69,6 +70,8 @@ pub(super) struct Outgoing {
     pub content: Content,
     /// The most bytes that a successful answer may have.
     pub max: u64,
+    /// Where the body of a successful answer goes; into memory without it.
+    pub into: Option<Arc<Mutex<Inflow>>>,
 }
 
 /// An answer, read to its end.
@@ -165,6 +168,7 @@ impl Http {
             headers,
             content,
             max,
+            into,
         } = outgoing;
         let client = match is_loopback(&authority(&url)) {
             true => &self.direct,
@@ -190,7 +194,7 @@ impl Http {
                 });
             }
         };
-        self.receive(response, url, max, cancel).await
+        self.receive(response, url, max, into.as_deref(), cancel).await
     }
 
     async fn receive(
@@ -198,19 +202,29 @@ impl Http {
         mut response: reqwest::Response,
         url: Url,
         max: u64,
+        into: Option<&Mutex<Inflow>>,
         cancel: &Cancel,
     ) -> Result<Answer, Problem> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let is_success = response.status().is_success();
+        let into = into.filter(|_| is_success);
         let mut body = Vec::new();
+        let mut length = 0;
+        if let Some(into) = into {
+            into.lock().expect("never poisoned").begin()?;
+        }
         while let Some(chunk) = self
             .watch(cancel, &Track::default(), response.chunk())
             .await?
             .map_err(|error| network(&url, &error))?
         {
             let most = if is_success { max } else { MAX_ERROR };
-            if (body.len() + chunk.len()) as u64 <= most {
-                body.extend_from_slice(&chunk);
+            length += chunk.len() as u64;
+            if length <= most {
+                match into {
+                    Some(into) => into.lock().expect("never poisoned").take(&chunk)?,
+                    None => body.extend_from_slice(&chunk),
+                }
             } else if is_success {
                 return Err(Problem::answer(format!("it is larger than {max} bytes")));
             } else {

@@ -8,6 +8,7 @@ mod address;
 mod auth;
 mod challenge;
 mod client;
+mod download;
 mod error;
 mod http;
 mod pieces;
@@ -25,6 +26,8 @@ pub use upload::Pending;
 mod auth_tests;
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod download_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -56,6 +56,20 @@ impl Store {
         })
     }
 
+    /// An empty file to write and read, on this store's disk, which nobody else can open.
+    pub fn nameless_file(&self) -> Result<File, Error> {
+        let path = self.lease.fresh();
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("write", &path))?;
+        disk::remove_file(&path)?;
+        Ok(file)
+    }
+
     /// A whole blob, of at most 1 GiB.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let path = self.blob_path(digest);

@@ -21,7 +21,8 @@ pub struct Attributes {
     /// Group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// The absolute target that the package gave a symlink; the tree holds the same link made relative.
+    /// The target that a package or layer gave a symlink that is absolute or leads above the root; the tree holds
+    /// the same link made relative ([`super::link_inside`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// An earlier path of the same tree with which this file shares its inode.

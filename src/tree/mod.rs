@@ -7,7 +7,10 @@
 
 mod metadata;
 pub mod ops;
+pub mod overlay;
 mod path;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 
@@ -204,6 +207,29 @@ pub fn link_stays_inside(link: &TreePath, target: &str) -> bool {
         }
     }
     true
+}
+
+/// The relative target of a symlink at `link` that leads, inside the tree, to where `target` leads in a root file
+/// system: from the root where it is absolute, and never above it.
+pub fn link_inside(link: &TreePath, target: &str) -> String {
+    let parents: Vec<&str> = link.names().iter().map(Name::as_str).collect();
+    let parents = &parents[..parents.len().saturating_sub(1)];
+    let mut place = match target.starts_with('/') {
+        true => Vec::new(),
+        false => parents.to_vec(),
+    };
+    for component in target.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => drop(place.pop()),
+            name => place.push(name),
+        }
+    }
+    let up = vec![".."; parents.len()];
+    match [up, place].concat().join("/") {
+        here if here.is_empty() => ".".to_owned(),
+        inside => inside,
+    }
 }
 
 #[cfg(test)]

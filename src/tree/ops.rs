@@ -48,7 +48,7 @@ impl<E> From<E> for Error<E> {
     }
 }
 
-type Result<T, D> = std::result::Result<T, Error<<D as Directories>::Error>>;
+pub(super) type Result<T, D> = std::result::Result<T, Error<<D as Directories>::Error>>;
 
 /// A tree of single entries. An entry may be a directory with content of its own, or an empty one; what
 /// two entries say of one path must be equal, or both directories.
@@ -326,7 +326,7 @@ pub fn check_links<D: Directories>(dirs: &D, root: &Digest) -> Result<(), D> {
     }
 }
 
-fn check_depth<E>(at: &TreePath) -> std::result::Result<(), Error<E>> {
+pub(super) fn check_depth<E>(at: &TreePath) -> std::result::Result<(), Error<E>> {
     if at.names().len() >= TreePath::MAX_DEPTH {
         return Err(Error::TooDeep(at.clone()));
     }
@@ -335,33 +335,10 @@ fn check_depth<E>(at: &TreePath) -> std::result::Result<(), Error<E>> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Directories in memory.
-    #[derive(Default)]
-    struct Memory(RefCell<HashMap<Digest, Vec<u8>>>);
-
-    impl Directories for Memory {
-        type Error = String;
-
-        fn load(&self, digest: &Digest) -> std::result::Result<Directory, String> {
-            let blobs = self.0.borrow();
-            let bytes = blobs.get(digest).ok_or_else(|| format!("missing {digest}"))?;
-            Directory::decode(bytes).map_err(|error| error.to_string())
-        }
-
-        fn save(&self, directory: &Directory) -> std::result::Result<Digest, String> {
-            let bytes = directory.encode();
-            let digest = Digest::of(&bytes);
-            self.0.borrow_mut().insert(digest, bytes);
-            Ok(digest)
-        }
-    }
+    use crate::tree::testing::Memory;
 
     fn file(content: &str) -> Node {
         Node::File {

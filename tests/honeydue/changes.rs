@@ -33,7 +33,7 @@ fn a_change_in_the_worker_leaves_the_other_images_alone() {
     );
     let after = clone.build(&["--offline"]);
     assert_ne!(digest(&before, "worker"), digest(&after.report, "worker"));
-    for image in super::SERVICES.into_iter().filter(|image| *image != "worker") {
+    for image in super::IMAGES.into_iter().filter(|image| *image != "worker") {
         assert_eq!(digest(&before, image), digest(&after.report, image), "{image}");
     }
     let foreign = |label: &&String| !label.ends_with(":go_build") && !label.starts_with("worker");

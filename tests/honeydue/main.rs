@@ -8,13 +8,14 @@ mod checkout;
 mod machine;
 mod push;
 mod run;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use checkout::Checkout;
 
-const SERVICES: [&str; 3] = ["admin", "api", "worker"];
+const IMAGES: [&str; 5] = ["admin", "api", "postgres", "redis", "worker"];
 const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
 
 /// The example as two machines have built it.
@@ -72,5 +73,5 @@ fn two_machines_end_with_the_same_digests() {
     };
     let one = digests(&fixture().one);
     assert_eq!(one, digests(&fixture().other));
-    assert_eq!(one.len(), SERVICES.len() * (1 + PLATFORMS.len()));
+    assert_eq!(one.len(), IMAGES.len() * (1 + PLATFORMS.len()));
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::machine::run;
-use super::{PLATFORMS, SERVICES, fixture, is_wanted};
+use super::{IMAGES, PLATFORMS, fixture, is_wanted};
 
 /// Pushes every image with the credentials of a docker configuration, twice, and has skopeo read them back.
 fn arrives(registry: &str, owner: &str, login: Option<(&str, &str)>) {
@@ -26,7 +26,7 @@ fn arrives(registry: &str, owner: &str, login: Option<(&str, &str)>) {
     };
     let pushed = push();
     let again = push();
-    for name in SERVICES {
+    for name in IMAGES {
         assert_eq!(again["pushed"][name]["uploaded"], 0, "{again}");
         let digest = pushed["pushed"][name]["digest"].as_str().unwrap();
         assert_eq!(one.report()["images"][name]["digest"], digest);

@@ -5,38 +5,62 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::machine::run;
-use super::{PLATFORMS, SERVICES, fixture, is_wanted};
+use rustix::process::{Pid, Signal};
+
+use super::machine::{is_root, run};
+use super::{IMAGES, PLATFORMS, fixture, is_wanted};
 
 const QEMU: &str = "/usr/bin/qemu-aarch64-static";
 
+/// Where programs are, on this machine and in images that do not say it.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// One platform's image, unpacked.
-struct Unpacked {
-    root: PathBuf,
-    config: serde_json::Value,
+pub struct Unpacked {
+    pub root: PathBuf,
+    pub config: serde_json::Value,
     emulated: bool,
 }
 
 /// A service that runs until it is dropped.
-struct Running(Child);
+pub struct Running(Child);
+
+impl Running {
+    /// The shell in between forwards nothing: the whole group gets it.
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.wait()
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        self.0.wait().unwrap()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The shell in between forwards nothing: the whole group goes.
-        if let Some(group) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = self.0.wait();
     }
 }
 
 /// Exports an image, has skopeo and umoci judge it, and unpacks it.
-fn unpack(name: &str, platform: &str) -> Unpacked {
+pub fn unpack(name: &str, platform: &str) -> Unpacked {
     let one = &fixture().one;
-    let label = format!("{name}-{}", platform.replace('/', "-"));
+    static UNPACKED: AtomicUsize = AtomicUsize::new(0);
+    let number = UNPACKED.fetch_add(1, Ordering::Relaxed);
+    let label = format!("{name}-{}-{number}", platform.replace('/', "-"));
     let (layout, bundle) = (
         one.beside(&format!("{label}.oci")),
         one.beside(&format!("{label}.bundle")),
@@ -53,7 +77,7 @@ fn unpack(name: &str, platform: &str) -> Unpacked {
     let image = format!("{}:{name}", layout.display());
     let mut umoci = Command::new("umoci");
     umoci.args(["unpack", "--image", &image]);
-    if !super::machine::is_root() {
+    if !is_root() {
         umoci.arg("--rootless");
     }
     run(umoci.arg(&bundle));
@@ -73,40 +97,45 @@ fn unpack(name: &str, platform: &str) -> Unpacked {
 }
 
 impl Unpacked {
-    /// A program of the image, in its root.
-    fn command(&self, argv: &[String]) -> Command {
+    /// A program of the image, in its root, as its user.
+    pub fn command(&self, argv: &[String]) -> Command {
         use std::os::unix::process::CommandExt as _;
         // Its root, with the machine's devices and processes of its own; then its working directory.
-        let script = r#"root=$1 workdir=$2; shift 2
-mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && exec unshare --root="$root" --wd="$workdir" -- "$@""#;
+        let script = r#"root=$1 unshare=$(command -v unshare); shift
+mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && PATH=$IMAGE_PATH exec "$unshare" --root="$root" "$@""#;
+        let user = self.config["config"]["User"].as_str().unwrap();
+        // The files of the image's user belong to that user if we are root, and else to us.
+        let (outside, inside): (&[&str], &[&str]) = match is_root() {
+            true => (&[], &["--setgid", user, "--setuid", user]),
+            false => (
+                &["--user", "--keep-caps", "--map-user", user, "--map-group", user],
+                &[],
+            ),
+        };
         let mut command = Command::new("unshare");
         command
-            .args([
-                "--user",
-                "--map-root-user",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-            ])
+            .args(outside)
+            .args(["--mount", "--pid", "--fork", "--kill-child"])
             .args(["sh", "-c", script, "sh"])
             .arg(&self.root)
+            .args(inside)
+            .arg("--wd")
             .arg(self.config["config"]["WorkingDir"].as_str().unwrap_or("/"))
+            .arg("--")
             .args(self.emulated.then_some("/qemu"))
             .args(argv)
             .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+            .env("PATH", PATH)
+            .env("IMAGE_PATH", PATH);
         for variable in self.config["config"]["Env"].as_array().into_iter().flatten() {
             let (name, value) = variable.as_str().unwrap().split_once('=').unwrap();
-            if name != "PATH" {
-                command.env(name, value);
-            }
+            command.env(if name == "PATH" { "IMAGE_PATH" } else { name }, value);
         }
         command.process_group(0).stdin(Stdio::null());
         command
     }
 
-    fn entrypoint(&self) -> Vec<String> {
+    pub fn entrypoint(&self) -> Vec<String> {
         let words = |key: &str| self.config["config"][key].as_array().cloned().unwrap_or_default();
         let all = [words("Entrypoint"), words("Cmd")].concat();
         all.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
@@ -114,8 +143,15 @@ mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && exec unshar
 
     /// Starts the image's entrypoint; what it prints goes to `log`.
     fn start(&self, environment: &[(&str, String)], log: &Path) -> Running {
+        self.start_with(&[], environment, log)
+    }
+
+    /// The same, with arguments.
+    pub fn start_with(&self, arguments: &[&str], environment: &[(&str, String)], log: &Path) -> Running {
         let log = fs::File::create(log).unwrap();
-        let mut command = self.command(&self.entrypoint());
+        let arguments = arguments.iter().map(|word| (*word).to_owned());
+        let argv: Vec<String> = self.entrypoint().into_iter().chain(arguments).collect();
+        let mut command = self.command(&argv);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone().unwrap()).stderr(log);
         Running(command.spawn().unwrap())
@@ -123,7 +159,7 @@ mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && exec unshar
 }
 
 /// A port on which nothing listens.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()
@@ -262,7 +298,7 @@ fn skopeo_reads_every_image_with_all_of_its_platforms() {
         return;
     }
     let one = &fixture().one;
-    for name in SERVICES {
+    for name in IMAGES {
         let layout = one.beside(&format!("{name}-all.oci"));
         run(&mut one.skep(&["export", name, &format!("oci:{}", layout.display())]));
         let reference = format!("oci:{}:{name}", layout.display());

@@ -1,6 +1,6 @@
 //! A tree under construction: entries come in any order, and are checked against each other at the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ArchiveError;
 use crate::digest::Digest;
@@ -17,6 +17,8 @@ pub(super) struct Builder {
     hard_links: BTreeMap<TreePath, Vec<TreePath>>,
     /// The path that came first, for each further one.
     first: HashMap<TreePath, TreePath>,
+    /// Directories that something is in, and that are no entry of their own.
+    implied: BTreeSet<TreePath>,
     left: usize,
 }
 
@@ -33,12 +35,15 @@ impl Builder {
             metadata: Metadata::default(),
             hard_links: BTreeMap::new(),
             first: HashMap::new(),
+            implied: BTreeSet::new(),
             left: max_entries,
         }
     }
 
     pub(super) fn directory(&mut self, path: &TreePath) -> Result<(), ArchiveError> {
-        self.enter(path).map(drop)
+        self.enter(path)?;
+        self.implied.remove(path);
+        Ok(())
     }
 
     pub(super) fn file(
@@ -94,6 +99,11 @@ impl Builder {
         };
     }
 
+    /// Directories that are there only because something is in them.
+    pub(super) fn implied(&self) -> &BTreeSet<TreePath> {
+        &self.implied
+    }
+
     /// Saves every directory, and gives the root and the metadata. `case` refuses names that differ only in
     /// case.
     pub(super) fn finish(mut self, store: &Store, case: bool) -> Result<(Digest, Metadata), ArchiveError> {
@@ -146,8 +156,11 @@ impl Builder {
     /// The directory at `path`, made where it is missing.
     fn enter(&mut self, path: &TreePath) -> Result<&mut BTreeMap<Name, Entry>, ArchiveError> {
         let missing = self.missing(path);
-        for _ in 0..missing {
+        for missing in 0..missing {
             self.count()?;
+            let names = path.names().iter().take(path.names().len() - missing);
+            let implied = names.fold(TreePath::root(), |path, name| path.join(name));
+            self.implied.insert(implied);
         }
         let mut here = &mut self.root;
         for name in path.names() {

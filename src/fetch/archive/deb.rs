@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::builder::Builder;
-use super::tar::{self, Dialect};
+use super::tar::{self, Dialect, Kind};
 use super::{ArchiveError, Unpacked, Unpacking, decompress, read_error};
 use crate::tree::TreePath;
 
@@ -34,7 +34,7 @@ pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked,
         let dialect = Dialect {
             prefix,
             strip: unpacking.strip,
-            faithful: true,
+            kind: Kind::Package,
         };
         let mut member = (&mut input).take(size);
         let content = decompress(&mut member).map_err(read_error)?;

@@ -4,11 +4,13 @@
 //! absolute or lead out, devices, FIFOs and sparse files, two entries at one path (directories may repeat),
 //! encryption, and more than [`Limits`] allow. Names that differ only in case are refused but for Debian
 //! packages, which are made for Linux alone and do hold such names (terminfo, kernel headers); there too a
-//! symlink may be absolute, as it is meant for the root of the file system that the package goes into.
+//! symlink may be absolute, as it is meant for the root of the file system that the package goes into. Layers of
+//! images are such a root, of whatever kind its files are: what cannot be made of them is passed over.
 
 mod builder;
 mod compression;
 mod deb;
+mod layer;
 mod tar;
 mod zip;
 
@@ -25,6 +27,7 @@ use crate::store::{self, Store};
 use crate::tree::{PathError, TreePath};
 
 pub(super) use compression::decompress;
+pub use layer::{UnpackedLayer, unpack_layer};
 
 use builder::Builder;
 
@@ -49,6 +52,13 @@ impl Default for Limits {
             ratio: 1000,
             floor: 64 << 20,
         }
+    }
+}
+
+impl Limits {
+    /// Bytes that an archive of `size` bytes may unpack to.
+    fn budget(&self, size: u64) -> u64 {
+        self.bytes.min(size.saturating_mul(self.ratio).max(self.floor))
     }
 }
 
@@ -162,9 +172,7 @@ pub(super) fn unpack(
         store,
         strip,
         executable,
-        budget: limits
-            .bytes
-            .min(size.saturating_mul(limits.ratio).max(limits.floor)),
+        budget: limits.budget(size),
         entries: limits.entries,
         cancel,
     };

@@ -10,7 +10,7 @@ use ::tar::{EntryType, PaxExtensions};
 
 use super::builder::Builder;
 use super::{ArchiveError, Unpacked, Unpacking, decompress, keep, normalize, place, read_error, shown, utf8};
-use crate::tree::{Attributes, TreePath};
+use crate::tree::{Attributes, TreePath, link_inside, link_stays_inside};
 
 /// The longest content of an extension header; a path has at most 4,096 bytes.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -21,8 +21,35 @@ pub(super) struct Dialect {
     pub prefix: TreePath,
     /// Leading components to drop.
     pub strip: usize,
-    /// Whether modes, owners, hard links and absolute symlinks are kept as metadata.
-    pub faithful: bool,
+    /// What is kept and what is refused.
+    pub kind: Kind,
+}
+
+/// What a tar is, and so what may be in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Sources of something: contents, and who may execute them.
+    Plain,
+    /// A part of a Debian package: modes, owners, hard links and absolute symlinks are kept as metadata.
+    Package,
+    /// A layer of an image. In addition, it may be empty, its names may begin with `/`, its symlinks lead where
+    /// they like, and its devices and FIFOs are passed over: no ordinary user could make them.
+    Layer,
+}
+
+impl Dialect {
+    fn is_faithful(&self) -> bool {
+        self.kind != Kind::Plain
+    }
+
+    /// Where an entry goes; `None` if it has no more components than are dropped.
+    fn place(&self, name: &str) -> Result<Option<TreePath>, ArchiveError> {
+        let name = match self.kind {
+            Kind::Layer => name.trim_start_matches('/'),
+            _ => name,
+        };
+        place(name, &self.prefix, self.strip)
+    }
 }
 
 pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked, ArchiveError> {
@@ -30,7 +57,7 @@ pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked,
     let dialect = Dialect {
         prefix: TreePath::root(),
         strip: unpacking.strip,
-        faithful: false,
+        kind: Kind::Plain,
     };
     let content = decompress(BufReader::new(input)).map_err(read_error)?;
     let mut content = unpacking.budgeted(content);
@@ -77,7 +104,7 @@ pub(super) fn read(
             )?;
         }
     }
-    match seen {
+    match seen || dialect.kind == Kind::Layer {
         true => Ok(()),
         // A file of anything else reads as a tar without entries if it starts with zeros.
         false => Err(ArchiveError::Malformed("it holds nothing".to_owned())),
@@ -95,15 +122,18 @@ fn add<R: Read>(
         return Err(ArchiveError::Malformed("two sizes for one entry".to_owned()));
     }
     let mut attributes = Attributes::default();
-    if dialect.faithful {
+    if dialect.is_faithful() {
         attributes.uid = owner(extensions.uid, entry.header().uid())?;
         attributes.gid = owner(extensions.gid, entry.header().gid())?;
     }
     let header_path = || entry.header().path_bytes().into_owned();
     let name = utf8(extensions.path.unwrap_or_else(header_path))?;
     let kind = entry.header().entry_type();
+    if dialect.kind == Kind::Layer && matches!(kind, EntryType::Char | EntryType::Block | EntryType::Fifo) {
+        return Ok(());
+    }
     refuse_kind(&name, kind, extensions.sparse)?;
-    let Some(path) = place(&name, &dialect.prefix, dialect.strip)? else {
+    let Some(path) = dialect.place(&name)? else {
         return Ok(());
     };
     let header_link = || entry.header().link_name_bytes().unwrap_or_default().into_owned();
@@ -112,24 +142,24 @@ fn add<R: Read>(
     match kind {
         EntryType::Directory => {
             builder.directory(&path)?;
-            attributes.mode = Some(mode).filter(|mode| dialect.faithful && *mode != 0o755);
+            attributes.mode = Some(mode).filter(|mode| dialect.is_faithful() && *mode != 0o755);
             builder.attributes(&path, attributes);
         }
         EntryType::Symlink => add_symlink(builder, &path, &target, dialect, attributes)?,
         EntryType::Link => {
-            let to = place(&target, &dialect.prefix, dialect.strip)?.ok_or_else(|| ArchiveError::Link {
+            let to = dialect.place(&target)?.ok_or_else(|| ArchiveError::Link {
                 name: shown(&name),
                 target: shown(&target),
                 reason: "is a hard link to something that is left out",
             })?;
-            builder.hard_link(&path, &to, dialect.faithful)?;
+            builder.hard_link(&path, &to, dialect.is_faithful())?;
         }
         _ => {
             let executable = mode & 0o111 != 0 || unpacking.executable.is_match(path.to_string());
             let digest = keep(unpacking.store, entry)?;
             builder.file(&path, digest, executable)?;
             let default = if executable { 0o755 } else { 0o644 };
-            attributes.mode = Some(mode).filter(|mode| dialect.faithful && *mode != default);
+            attributes.mode = Some(mode).filter(|mode| dialect.is_faithful() && *mode != default);
             builder.attributes(&path, attributes);
         }
     }
@@ -153,26 +183,23 @@ fn add_symlink(
     dialect: &Dialect,
     mut attributes: Attributes,
 ) -> Result<(), ArchiveError> {
-    if !dialect.faithful || !target.starts_with('/') {
-        // Inside the package's own root, not only inside the tree that the package is a part of.
-        let inner = path.strip_prefix(&dialect.prefix).unwrap_or_default();
-        if !crate::tree::link_stays_inside(&inner, target) {
-            return Err(ArchiveError::Link {
-                name: path.to_string(),
-                target: shown(target),
-                reason: "leaves the archive",
-            });
-        }
+    // Inside the package's own root, not only inside the tree that the package is a part of.
+    let inner = path.strip_prefix(&dialect.prefix).unwrap_or_default();
+    let refused = |reason| ArchiveError::Link {
+        name: path.to_string(),
+        target: shown(target),
+        reason,
+    };
+    if link_stays_inside(&inner, target) {
         builder.symlink(path, target)?;
     } else {
-        let up = path.names().len() - dialect.prefix.names().len() - 1;
-        let below = normalize(target.trim_start_matches('/'))?;
-        let relative = match below.is_root() {
-            true if up == 0 => ".".to_owned(),
-            true => "../".repeat(up).trim_end_matches('/').to_owned(),
-            false => format!("{}{below}", "../".repeat(up)),
-        };
-        builder.symlink(path, &relative)?;
+        match dialect.kind {
+            _ if target.is_empty() || target.contains('\0') => return Err(refused("leads nowhere")),
+            Kind::Layer => {}
+            Kind::Package if target.starts_with('/') => drop(normalize(target.trim_start_matches('/'))?),
+            Kind::Package | Kind::Plain => return Err(refused("leaves the archive")),
+        }
+        builder.symlink(path, &link_inside(&inner, target))?;
         attributes.target = Some(target.to_owned());
     }
     builder.attributes(path, attributes);

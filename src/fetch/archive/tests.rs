@@ -396,6 +396,71 @@ fn hostile_packages_are_refused() {
     insta::assert_snapshot!(refused(&swapped), @"not a sound archive: not a Debian package: its `control.tar` is not where it belongs");
 }
 
+impl Lab {
+    fn layer(&self, bytes: &[u8]) -> Result<UnpackedLayer, ArchiveError> {
+        let path = self.dir.path().join("layer");
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        unpack_layer(&self.store, file, &Limits::default(), &Cancel::default())
+    }
+}
+
+#[test]
+fn a_layer_is_read_as_other_tools_write_it() {
+    let lab = Lab::new();
+    let bytes = tar(&[
+        (EntryType::Directory, "./", "", 0o755, b""),
+        (EntryType::Directory, "tmp/", "", 0o1777, b""),
+        (EntryType::Regular, "/usr/bin/su", "", 0o4755, b"su"),
+        link(EntryType::Link, "usr/bin/su2", "/usr/bin/su"),
+        (EntryType::Char, "dev/null", "", 0o666, b""),
+        (EntryType::Fifo, "run/pipe", "", 0o666, b""),
+        link(EntryType::Symlink, "usr/lib/up", "../../../../etc"),
+        link(EntryType::Symlink, "etc/root", "/../x"),
+        file("etc/.wh.gone", b""),
+        file("etc/Gone", b""),
+        file("etc/gone", b""),
+    ]);
+    let gzipped = gzip(&bytes);
+    let layer = lab.layer(&gzipped).unwrap();
+    assert_eq!(layer, lab.layer(&bytes).unwrap());
+    assert_eq!(layer.diff_id, Digest::of(&bytes));
+    insta::assert_snapshot!(lab.list(&layer.tree.root), @"
+    etc/.wh.gone
+    etc/Gone
+    etc/gone
+    etc/root -> ../x
+    tmp/
+    usr/bin/su*
+    usr/bin/su2*
+    usr/lib/up -> ../../etc
+    ");
+    let metadata = lab.store.read(&layer.tree.metadata.unwrap()).unwrap();
+    insta::assert_snapshot!(String::from_utf8(metadata).unwrap(), @r#"{"etc/root":{"target":"/../x"},"tmp":{"mode":1023},"usr/bin/su":{"mode":2541},"usr/bin/su2":{"mode":2541,"hard_link":"usr/bin/su"},"usr/lib/up":{"target":"../../../../etc"}}"#);
+    insta::assert_snapshot!(format!("{:?}", layer.implied), @r#"{"etc", "usr", "usr/bin", "usr/lib"}"#);
+    // Nothing at all is a layer too.
+    for empty in [&b""[..], &[0; 1024]] {
+        let layer = lab.layer(empty).unwrap();
+        assert_eq!(
+            (lab.list(&layer.tree.root), layer.tree.metadata),
+            (String::new(), None)
+        );
+    }
+}
+
+#[test]
+fn hostile_layers_are_refused() {
+    let lab = Lab::new();
+    let refused = |entries: &[Entry<'_>]| lab.layer(&tar(entries)).unwrap_err().to_string();
+    insta::assert_snapshot!(refused(&[file("../x", b"")]), @"entry `../x`: `../x` is not a valid path: `.` and `..` are not allowed");
+    insta::assert_snapshot!(refused(&[file("x", b""), file("x", b"")]), @"two entries at `x`");
+    insta::assert_snapshot!(refused(&[link(EntryType::Symlink, "x", "")]), @"link `x` -> `` leads nowhere");
+    insta::assert_snapshot!(refused(&[link(EntryType::Link, "x", "of-another-layer")]), @"link `x` -> `of-another-layer` is a hard link to something that is no earlier file");
+    insta::assert_snapshot!(refused(&[link(EntryType::Symlink, "x", "y"), file("x/z", b"")]), @"two entries at `x`");
+    let bomb = gzip(&tar(&[file("x", &vec![0; 70 << 20])]));
+    insta::assert_snapshot!(lab.layer(&bomb).unwrap_err(), @"it unpacks to more than it may: 8 GiB, and 1,000 times its own size");
+}
+
 #[test]
 fn a_single_file_is_a_tree_too() {
     let lab = Lab::new();
