@@ -9,11 +9,13 @@
 mod history;
 mod migrate;
 mod order;
+mod prepare;
 mod probe;
 mod proposal;
 mod prune;
 mod run;
 mod target;
+mod variables;
 mod watch;
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod fake;
 mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
+pub use prepare::{Error as PrepareError, Wish, prepare, read_stack, targets};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, Proposal};
 pub use run::{Contents, Error, Options, Report, Rollout, Setting};

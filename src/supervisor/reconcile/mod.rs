@@ -79,11 +79,7 @@ pub(super) enum Event {
         addresses: BTreeMap<String, Ipv4Addr>,
     },
     /// Nothing is left of a container, or it never came to be.
-    Ended {
-        run: RunId,
-        end: End,
-        tail: Vec<String>,
-    },
+    Ended { run: RunId, end: End, tail: Vec<String> },
     /// A health check has a result.
     Probed {
         run: RunId,
@@ -228,8 +224,7 @@ impl Reconciler {
             } => match self.services.get_mut(&service) {
                 Some(known) => known.put(spec, replicas, hold, turn),
                 None => {
-                    self.services
-                        .insert(service, Service::new(spec, replicas, hold));
+                    self.services.insert(service, Service::new(spec, replicas, hold));
                 }
             },
             Event::Remove { service } => {

@@ -195,12 +195,7 @@ fn the_first_replicas_of_a_service_can_be_held_too() {
     world.put("api", &spec("v1"), 3, Some(1));
     world.pass(5_000);
     assert_eq!(world.running("api"), ["v1"]);
-    let states: Vec<_> = world
-        .service("api")
-        .replicas
-        .iter()
-        .map(|it| it.state)
-        .collect();
+    let states: Vec<_> = world.service("api").replicas.iter().map(|it| it.state).collect();
     assert_eq!(
         states,
         [

@@ -54,13 +54,7 @@ impl Service {
 
     /// What is wanted from now on. Asking for what is wanted already changes nothing, but lets what failed
     /// for good try again.
-    pub(super) fn put(
-        &mut self,
-        spec: Arc<ServiceSpec>,
-        replicas: u32,
-        hold: Option<u32>,
-        turn: &mut Turn,
-    ) {
+    pub(super) fn put(&mut self, spec: Arc<ServiceSpec>, replicas: u32, hold: Option<u32>, turn: &mut Turn) {
         let new = Wanted::new(spec);
         if new.fingerprint == self.current.fingerprint {
             // Only the way of updating can differ.

@@ -117,10 +117,7 @@ fn what_is_unhealthy_gets_no_requests_and_starts_again() {
          4255 start api.1.2 v1\n4370 api -> api.1.2"
     );
     let replica = &world.service("api").replicas[0];
-    assert_eq!(
-        (replica.restarts, replica.health.as_deref()),
-        (1, Some("good"))
-    );
+    assert_eq!((replica.restarts, replica.health.as_deref()), (1, Some("good")));
 }
 
 #[test]
@@ -193,10 +190,7 @@ fn a_task_runs_once_and_its_result_stays() {
     world.pass(500);
     run_task(&mut world, "good");
     world.pass(60_000);
-    assert_eq!(
-        world.done(),
-        "0 start migrate.0.1 good\n110 ended migrate.0.1"
-    );
+    assert_eq!(world.done(), "0 start migrate.0.1 good\n110 ended migrate.0.1");
     let before = world.task("migrate");
     assert_eq!(
         (before.state, before.exit.as_ref().map(|exit| &exit.end)),

@@ -1,0 +1,400 @@
+//! From an environment's files to the record of a release: reads the stack file, finds the content of secrets and
+//! configs, and gives each its version. Content that the target has keeps the version that it has.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::history::{Migrate, Outcome, Probe, Record};
+use super::run::Contents;
+use super::target::{self, Kind, Target, now};
+use super::variables;
+use crate::project::{self, Environment, Project, SecretSource};
+use crate::release::{Release, ReleaseId, ReleasedImage, SourceRevision, Version};
+use crate::stack::{self, Content, FileObject, Reading, Stack};
+
+/// The most bytes of a secret or config: what Swarm takes of a secret.
+const MAX_CONTENT: u64 = 500_000;
+/// The most bytes of a stack or environment file.
+const MAX_FILE: u64 = 1 << 20;
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why there is no release.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stack file is wrong.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
+    /// The configuration is.
+    #[error("{0}")]
+    User(String),
+    /// A file was not there, and was made of its example.
+    #[error("`{}` did not exist, and was made of its example; fill it in, and run this again", .0.display())]
+    Made(PathBuf),
+    /// A file or program fails.
+    #[error("{0}")]
+    Environment(String),
+    /// The target cannot be asked.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+}
+
+/// What the caller knows of a release.
+pub struct Wish<'a> {
+    /// Images of the targets that the stack file names.
+    pub images: BTreeMap<String, ReleasedImage>,
+    /// What they were built of.
+    pub sources: Vec<SourceRevision>,
+    /// Who asks: `user@host`.
+    pub by: &'a str,
+    /// The process's environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Reads the stack file of an environment. Its variables are those of the environment's files, then those of
+/// `variable`; `<NAME>_SECRET` is the name of the secret `name`.
+pub fn read_stack(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Reading, Error> {
+    let mut values = BTreeMap::new();
+    for name in environment.secrets.keys() {
+        values.insert(
+            format!("{}_SECRET", name.to_uppercase().replace('-', "_")),
+            name.clone(),
+        );
+    }
+    for file in &environment.env_files {
+        let path = project.root.join(file);
+        let text = text_of(&path)?;
+        values.extend(variables::parse(&text, file).map_err(Error::User)?);
+    }
+    let text = text_of(&project.root.join(&environment.stack))?;
+    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
+    Ok(stack::read(&text, &environment.stack, &lookup, &files)?)
+}
+
+fn text_of(path: &Path) -> Result<String, Error> {
+    let bytes = content_of(path, MAX_FILE)?;
+    String::from_utf8(bytes).map_err(|_| Error::User(format!("`{}` is not UTF-8", path.display())))
+}
+
+/// A file's content. One that is not there is made of its example, if there is one.
+fn content_of(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    match bounded(path, limit) {
+        Ok(content) => Ok(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut example = path.as_os_str().to_owned();
+            example.push(".example");
+            let Ok(content) = bounded(Path::new(&example), limit) else {
+                return Err(Error::User(format!("`{}` does not exist", path.display())));
+            };
+            let made = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
+            let made = made.and_then(|mut file| file.write_all(&content));
+            made.map_err(|error| Error::Environment(format!("cannot write `{}`: {error}", path.display())))?;
+            Err(Error::Made(path.to_owned()))
+        }
+        Err(error) => Err(Error::Environment(format!(
+            "cannot read `{}`: {error}",
+            path.display()
+        ))),
+    }
+}
+
+fn bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(limit + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > limit {
+        true => Err(io::Error::other(format!("it is larger than {limit} bytes"))),
+        false => Ok(content),
+    }
+}
+
+/// The images of the stack that recipes build: those that are no reference by digest.
+pub fn targets(stack: &Stack) -> Vec<String> {
+    let mut names: Vec<String> = stack
+        .services
+        .values()
+        .map(|service| service.image.clone())
+        .collect();
+    names.retain(|image| !image.contains('@'));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The record of a new release, and the content that the target may lack.
+pub fn prepare(
+    target: &dyn Target,
+    project: &Project,
+    environment: &Environment,
+    reading: Reading,
+    wish: Wish<'_>,
+) -> Result<(Record, Contents), Error> {
+    let history = target.history()?;
+    let commit = wish.sources.first().and_then(|source| source.commit.as_deref());
+    let mut at = now();
+    let id = loop {
+        let id = ReleaseId::new(commit, at);
+        if history.iter().all(|record| record.release.id != id) {
+            break id;
+        }
+        at += Duration::from_secs(1);
+    };
+    let mut versions = Versions {
+        target,
+        project,
+        environment,
+        history: &history,
+        id: &id,
+        variable: wish.variable,
+        contents: Contents::default(),
+    };
+    let stack = reading.stack;
+    let secrets = versions.of(Kind::Secret, &stack.secrets)?;
+    let configs = versions.of(Kind::Config, &stack.configs)?;
+    let contents = versions.contents;
+    let mut images = wish.images;
+    for image in stack.services.values().map(|service| &service.image) {
+        if !images.contains_key(image) {
+            images.insert(image.clone(), pinned(image)?);
+        }
+    }
+    check_services(environment, &stack)?;
+    let record = Record {
+        release: Release {
+            images,
+            sources: wish.sources,
+            secrets,
+            configs,
+            migration: None,
+            by: wish.by.to_owned(),
+            at,
+            id: id.clone(),
+        },
+        stack,
+        migrate: environment.migrate.as_ref().map(migrate),
+        probes: probes(environment),
+        began: at,
+        outcome: Outcome::Pending,
+    };
+    Ok((record, contents))
+}
+
+/// An image by reference has a digest: what a tag names may change between two rollouts.
+fn pinned(image: &str) -> Result<ReleasedImage, Error> {
+    let unpinned = || {
+        Error::User(format!(
+            "the image `{image}` is no target of the recipes, and has no digest; write `{image}@sha256:…`"
+        ))
+    };
+    let (repository, digest) = image.split_once('@').ok_or_else(unpinned)?;
+    Ok(ReleasedImage {
+        repository: repository.to_owned(),
+        digest: digest.to_owned(),
+        platforms: BTreeMap::new(),
+    })
+}
+
+/// What skep.toml says of services is about services that there are.
+fn check_services(environment: &Environment, stack: &Stack) -> Result<(), Error> {
+    let mut named: Vec<(&str, &String)> = environment.probes.keys().map(|name| ("probes", name)).collect();
+    named.extend(
+        environment
+            .migrate
+            .iter()
+            .map(|migrate| ("migrate", &migrate.service)),
+    );
+    match named
+        .into_iter()
+        .find(|(_, name)| !stack.services.contains_key(*name))
+    {
+        None => Ok(()),
+        Some((key, name)) => Err(Error::User(format!(
+            "skep.toml names the service `{name}` in `{key}`, and `{}` has `{}`",
+            environment.stack.display(),
+            stack.services.keys().cloned().collect::<Vec<_>>().join("`, `")
+        ))),
+    }
+}
+
+fn migrate(migrate: &project::Migrate) -> Migrate {
+    Migrate {
+        service: migrate.service.clone(),
+        command: migrate.command.clone(),
+        timeout: migrate.timeout.map_or(MIGRATE_TIMEOUT, |span| span.0),
+        version: migrate.version.clone(),
+    }
+}
+
+fn probes(environment: &Environment) -> BTreeMap<String, Vec<Probe>> {
+    let probe = |probe: &project::Probe| {
+        let count = probe.count.unwrap_or(10);
+        Probe {
+            path: probe.path.clone(),
+            status: probe.status.unwrap_or(200),
+            body: probe.body.clone(),
+            headers: probe.headers.clone(),
+            count,
+            need: probe.need.unwrap_or(count),
+            interval: probe.interval.map_or(Duration::from_millis(100), |span| span.0),
+            timeout: probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
+        }
+    };
+    let of = |(service, probes): (&String, &Vec<project::Probe>)| {
+        (service.clone(), probes.iter().map(probe).collect())
+    };
+    environment.probes.iter().map(of).collect()
+}
+
+struct Versions<'a> {
+    target: &'a dyn Target,
+    project: &'a Project,
+    environment: &'a Environment,
+    history: &'a [Record],
+    id: &'a ReleaseId,
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    contents: Contents,
+}
+
+impl Versions<'_> {
+    fn of(
+        &mut self,
+        kind: Kind,
+        objects: &BTreeMap<String, FileObject>,
+    ) -> Result<BTreeMap<String, Version>, Error> {
+        let mut versions = BTreeMap::new();
+        for (name, object) in objects {
+            versions.insert(name.clone(), self.one(kind, name, object)?);
+        }
+        Ok(versions)
+    }
+
+    fn one(&mut self, kind: Kind, name: &str, object: &FileObject) -> Result<Version, Error> {
+        let current = self.history.iter().find_map(|record| match kind {
+            Kind::Secret => record.release.secrets.get(name),
+            Kind::Config => record.release.configs.get(name),
+        });
+        let Some(content) = self.content(kind, name, object)? else {
+            // Made here once; what the target has stays.
+            let there = current
+                .map(|version| self.target.holds(kind, version, b""))
+                .transpose()?
+                .flatten();
+            return Ok(match (current, there) {
+                (Some(version), Some(_)) => version.clone(),
+                _ => self.new_version(kind, name, generated(self.environment, object, name)?),
+            });
+        };
+        match current {
+            Some(version) if self.target.holds(kind, version, &content)? == Some(true) => Ok(version.clone()),
+            _ => Ok(self.new_version(kind, name, content)),
+        }
+    }
+
+    fn new_version(&mut self, kind: Kind, name: &str, content: Vec<u8>) -> Version {
+        let version = Version::new(&self.project.config.project.name, name, self.id);
+        self.contents.0.insert((kind, version.clone()), content);
+        version
+    }
+
+    /// Its content; `None` if it is to be generated.
+    fn content(&self, kind: Kind, name: &str, object: &FileObject) -> Result<Option<Vec<u8>>, Error> {
+        match &object.content {
+            Content::File(path) => {
+                let directory = self.environment.stack.parent().unwrap_or(Path::new(""));
+                let path = self.project.root.join(directory).join(path);
+                content_of(&path, MAX_CONTENT).map(Some)
+            }
+            Content::External if kind == Kind::Secret => {
+                let name = object.name.as_deref().unwrap_or(name);
+                self.external(name)
+            }
+            _ => Err(Error::User(format!(
+                "`{name}` in `{}` is neither a file nor a secret of skep.toml",
+                self.environment.stack.display()
+            ))),
+        }
+    }
+
+    fn external(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let source = self.environment.secrets.get(name).ok_or_else(|| {
+            Error::User(format!(
+                "nothing says where the secret `{name}` is; write in skep.toml below the environment\n\n    secrets = {{ {name} = {{ file = \"deploy/secrets/{name}.txt\" }} }}\n"
+            ))
+        })?;
+        let content = match source {
+            SecretSource::Generate(_) => return Ok(None),
+            SecretSource::File(path) => content_of(&self.project.root.join(path), MAX_CONTENT)?,
+            SecretSource::Env(variable) => (self.variable)(variable)
+                .ok_or_else(|| {
+                    Error::User(format!(
+                        "the secret `{name}` is in `{variable}`, which is not set"
+                    ))
+                })?
+                .into_bytes(),
+            SecretSource::Command(command) => output(&self.project.root, name, command)?,
+        };
+        let content = content.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(content);
+        match content.is_empty() {
+            true => Err(Error::User(format!("the secret `{name}` is empty"))),
+            false => Ok(Some(content)),
+        }
+    }
+}
+
+/// What a program says that keeps a secret. What it prints to stderr is the user's to see.
+fn output(directory: &Path, name: &str, command: &[String]) -> Result<Vec<u8>, Error> {
+    let failed = |why: String| Error::Environment(format!("`{}` for the secret `{name}` {why}", command[0]));
+    let child = Command::new(&command[0])
+        .args(&command[1..])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| failed(format!("does not start: {error}")))?;
+    let mut content = Vec::new();
+    let stdout = child.stdout.take().expect("it was asked for");
+    let read = stdout.take(MAX_CONTENT + 1).read_to_end(&mut content);
+    let ended = child.wait();
+    read.map_err(|error| failed(format!("cannot be read: {error}")))?;
+    match ended {
+        Ok(status) if !status.success() => Err(failed(format!("failed: {status}"))),
+        Ok(_) if content.len() as u64 > MAX_CONTENT => {
+            Err(failed(format!("printed more than {MAX_CONTENT} bytes")))
+        }
+        Ok(_) => Ok(content),
+        Err(error) => Err(failed(format!("cannot be waited for: {error}"))),
+    }
+}
+
+/// Random letters and digits, as many as skep.toml says.
+fn generated(environment: &Environment, object: &FileObject, name: &str) -> Result<Vec<u8>, Error> {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let name = object.name.as_deref().unwrap_or(name);
+    let Some(SecretSource::Generate(length)) = environment.secrets.get(name) else {
+        unreachable!("only what is to be generated has no content");
+    };
+    let random = bounded_random(usize::from(*length));
+    let random = random.map_err(|error| Error::Environment(format!("cannot read /dev/urandom: {error}")))?;
+    Ok(random
+        .iter()
+        .map(|byte| LETTERS[usize::from(byte % 64)])
+        .collect())
+}
+
+fn bounded_random(length: usize) -> io::Result<Vec<u8>> {
+    let mut random = vec![0; length];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random)
+}
