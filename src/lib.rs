@@ -10,6 +10,7 @@ pub mod build;
 pub mod cancel;
 pub mod cli;
 pub mod container;
+pub mod deploy;
 pub mod digest;
 pub mod engine;
 pub mod event;

@@ -120,6 +120,12 @@ pub fn publish(
     })
 }
 
+/// The repository of a target, as skep.toml names it.
+pub fn repository_of(setting: &Setting, name: &str) -> Result<crate::registry::Repository, Error> {
+    let template = setting.project.config.project.images.as_ref();
+    repository(template.ok_or(Error::NoDestination)?, name)
+}
+
 fn repository(template: &str, name: &str) -> Result<crate::registry::Repository, Error> {
     let text = match template.contains("{name}") {
         true => template.replace("{name}", name),

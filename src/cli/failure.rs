@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use crate::digest::Digest;
-use crate::{assemble, build, engine, fetch, project, publish, push, store};
+use crate::{assemble, build, deploy, engine, fetch, project, publish, push, registry, rollout, store};
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,12 @@ pub(super) enum Kind {
     User,
     /// Kernel, disk, network or registry.
     Environment,
+    /// Changes are pending.
+    Pending,
+    /// A rollout failed, and was undone.
+    RolledBack,
+    /// A rollout failed, and stands where it stopped.
+    Stands,
     /// It would change what must stay.
     Refused,
     /// It was interrupted.
@@ -27,7 +33,10 @@ impl Kind {
         match self {
             Kind::Build => 1,
             Kind::User => 2,
+            Kind::Pending => 3,
             Kind::Environment => 4,
+            Kind::RolledBack => 5,
+            Kind::Stands => 6,
             Kind::Refused => 7,
             Kind::Bug => 70,
             Kind::Interrupted => 130,
@@ -140,6 +149,78 @@ impl From<publish::Error> for Failure {
     }
 }
 
+impl From<rollout::TargetError> for Failure {
+    fn from(error: rollout::TargetError) -> Failure {
+        use rollout::TargetError as Error;
+        let kind = match error {
+            Error::Locked { .. } | Error::Refused(_) => Kind::Refused,
+            Error::Environment(_) => Kind::Environment,
+            Error::Cancelled => Kind::Interrupted,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<rollout::Error> for Failure {
+    fn from(error: rollout::Error) -> Failure {
+        use rollout::{Error, Fault};
+        let message = error.to_string();
+        match error {
+            Error::Target(error) => error.into(),
+            Error::Interrupted { .. } => Failure::new(Kind::Interrupted, message),
+            Error::Problems { problems, .. } => {
+                let kind = match problems.iter().map(|problem| problem.fault).min() {
+                    Some(Fault::User) | None => Kind::User,
+                    Some(Fault::Environment) => Kind::Environment,
+                    Some(Fault::Refused) => Kind::Refused,
+                };
+                let mut failure = Failure::new(kind, message);
+                let more = problems.iter().skip(1);
+                failure
+                    .details
+                    .extend(more.map(|problem| format!("error: {}", problem.message)));
+                failure
+            }
+            Error::RolledBack { reason, schema, .. } => {
+                let mut failure = Failure::new(Kind::RolledBack, message).with_lines(&reason);
+                failure
+                    .details
+                    .extend(schema.map(|schema| format!("the schema stays at {schema}")));
+                failure
+            }
+            Error::Stands { reason, .. } => Failure::new(Kind::Stands, message).with_lines(&reason),
+        }
+    }
+}
+
+impl From<deploy::Error> for Failure {
+    fn from(error: deploy::Error) -> Failure {
+        use deploy::Error;
+        match error {
+            Error::Project(error) => error.into(),
+            Error::Build(error) => error.into(),
+            Error::Publish(error) => error.into(),
+            Error::Rollout(error) => error.into(),
+            Error::Target(error) => error.into(),
+            Error::Prepare(rollout::PrepareError::Target(error)) => error.into(),
+            Error::Prepare(error @ rollout::PrepareError::Environment(_)) => {
+                Failure::new(Kind::Environment, error.to_string())
+            }
+            Error::Registry(error) => {
+                let kind = match error {
+                    registry::Error::Cancelled => Kind::Interrupted,
+                    _ => Kind::Environment,
+                };
+                Failure::new(kind, error.to_string())
+            }
+            error @ (Error::NoTag { .. }
+            | Error::NoRelease { .. }
+            | Error::Unknown { .. }
+            | Error::Prepare(_)) => Failure::new(Kind::User, error.to_string()),
+        }
+    }
+}
+
 /// The first failure decides the exit code; all are shown.
 fn of_actions(failures: &[engine::Failure]) -> Failure {
     use engine::Fault;
@@ -197,6 +278,13 @@ fn log_marker(log: Digest) -> String {
 const LOG_LINES: usize = 20;
 
 impl Failure {
+    /// Puts the end of what failed in front of everything else.
+    fn with_lines(mut self, reason: &rollout::Reason) -> Failure {
+        self.details
+            .extend(reason.lines.iter().map(|line| format!("  | {}", printable(line))));
+        self
+    }
+
     /// Puts the ends of logs where they belong.
     pub(super) fn with_log_ends(mut self, store: &store::Store) -> Failure {
         let shown = |detail: &String| -> Vec<String> {

@@ -2,6 +2,7 @@
 //! fault it was. One file per verb; the operations behind them are plain functions that print nothing.
 
 mod build;
+mod deploy;
 mod export;
 mod failure;
 mod gc;
@@ -10,6 +11,7 @@ mod log;
 mod push;
 mod registry;
 mod render;
+mod status;
 mod stdout;
 
 use std::path::PathBuf;
@@ -56,6 +58,24 @@ enum Verb {
     Push(push::Arguments),
     /// Write an image as an OCI layout, for every other tool
     Export(export::Arguments),
+    /// Build what an environment runs, and roll it out
+    Release(deploy::Release),
+    /// Release to this machine: `skep release preview`
+    Preview(deploy::Preview),
+    /// Make an environment run the images of a release, with its configuration as it is now
+    Rollout(deploy::Rollout),
+    /// Show what a rollout would change; nothing is touched
+    Plan(deploy::Plan),
+    /// Show what an environment runs
+    Status(status::Status),
+    /// Show what the services of an environment print
+    Logs(status::Logs),
+    /// Show the releases that an environment ran
+    History(status::History),
+    /// Make an environment run an earlier release again
+    Rollback(deploy::Rollback),
+    /// Stop everything that a preview runs
+    Down(deploy::Down),
     /// Serve the embedded registry on loopback, out of the store, until interrupted
     Registry(registry::Arguments),
     /// Show what an action printed, and the command that repeats it
@@ -115,6 +135,15 @@ fn run() -> ExitCode {
     let done = match arguments.verb {
         Verb::Build(arguments) => build::run(&context, arguments),
         Verb::Push(arguments) => push::run(&context, arguments),
+        Verb::Release(arguments) => deploy::release(&context, &arguments),
+        Verb::Preview(arguments) => deploy::preview(&context, &arguments),
+        Verb::Rollout(arguments) => deploy::rollout(&context, arguments),
+        Verb::Plan(arguments) => deploy::plan(&context, arguments),
+        Verb::Rollback(arguments) => deploy::rollback(&context, &arguments),
+        Verb::Down(arguments) => deploy::down(&context, &arguments),
+        Verb::Status(arguments) => status::status(&context, &arguments),
+        Verb::History(arguments) => status::history(&context, &arguments),
+        Verb::Logs(arguments) => status::logs(&context, &arguments),
         Verb::Registry(arguments) => registry::run(&context, &arguments),
         Verb::Export(arguments) => export::run(&context, arguments),
         Verb::Log(arguments) => log::run(&context, &arguments),

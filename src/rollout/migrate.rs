@@ -17,14 +17,17 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of the end of its log that a report shows.
 const LINES: usize = 20;
 
-/// Whether `record` migrates: it says how, and its image or command is another one than that of `previous`.
-pub(super) fn needed(record: &Record, previous: Option<&Record>) -> bool {
+/// Whether `record` migrates: it says how, and its image or command is another one than that of `previous`, or the
+/// service does not run: then nobody knows what became of the schema.
+pub(super) fn needed(record: &Record, previous: Option<&Record>, observed: &Observed) -> bool {
     let Some(Migrate { service, .. }) = &record.migrate else {
         return false;
     };
-    previous.is_none_or(|previous| {
-        previous.migrate != record.migrate || previous.image_of(service) != record.image_of(service)
-    })
+    let runs = observed.services.contains_key(service);
+    !runs
+        || previous.is_none_or(|previous| {
+            previous.migrate != record.migrate || previous.image_of(service) != record.image_of(service)
+        })
 }
 
 /// `migrate-<release>-<attempt>`: the attempt that still runs, or the first that was not made.
@@ -135,6 +138,7 @@ fn one(
 fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, Stop> {
     let query = LogQuery {
         of: Some(name.to_owned()),
+        plain: true,
         ..LogQuery::default()
     };
     let mut lines = Vec::new();

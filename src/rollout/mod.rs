@@ -10,6 +10,7 @@ mod history;
 mod migrate;
 mod order;
 mod prepare;
+mod preview;
 mod probe;
 mod proposal;
 mod prune;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
 pub use prepare::{Error as PrepareError, Wish, prepare, read_stack, targets};
+pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, Proposal};
 pub use run::{Contents, Error, Options, Report, Rollout, Setting};

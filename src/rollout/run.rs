@@ -63,6 +63,8 @@ pub struct Report {
     pub changed: bool,
     /// What the probes saw.
     pub probes: Vec<Probed>,
+    /// Where services can be reached.
+    pub addresses: BTreeMap<String, String>,
 }
 
 /// Why a release does not run.
@@ -155,7 +157,7 @@ impl<'a> Rollout<'a> {
         let observed = setting.target.observe()?;
         let history = setting.target.history()?;
         let previous = succeeded(&history);
-        let attempt = migrate::needed(record, previous).then(|| migrate::name(record, &observed));
+        let attempt = migrate::needed(record, previous, &observed).then(|| migrate::name(record, &observed));
         Ok(Proposal::new(
             setting.target,
             record,
@@ -187,7 +189,7 @@ impl<'a> Rollout<'a> {
         let observed = target.observe()?;
         let history = target.history()?;
         let previous = succeeded(&history).cloned();
-        let migrates = !rollback && migrate::needed(&record, previous.as_ref());
+        let migrates = !rollback && migrate::needed(&record, previous.as_ref(), &observed);
         let attempt = migrates.then(|| migrate::name(&record, &observed));
         let proposal = Proposal::new(target, &record, &observed, previous.as_ref(), attempt.as_deref())?;
         let settled = target.journal()?.is_none()
@@ -196,12 +198,13 @@ impl<'a> Rollout<'a> {
                     && (rollback || previous.release.runs_like(&record.release))
             });
         if proposal.is_empty() && settled {
-            let release = previous.map_or(record.release.id, |previous| previous.release.id);
+            let release = previous.map_or(record.release.id.clone(), |previous| previous.release.id);
             return Ok(Report {
                 previous: Some(release.clone()),
                 release,
                 changed: false,
                 probes: Vec::new(),
+                addresses: addresses(target, &record)?,
             });
         }
         let problems = target.preflight(&record, &observed)?;
@@ -409,6 +412,7 @@ impl<'a> Rollout<'a> {
         target.write_journal(None)?;
         super::prune::prune(target, self.setting.options.keep)?;
         Ok(Report {
+            addresses: addresses(target, &self.record)?,
             release: self.record.release.id,
             previous: previous.map(|record| record.release.id.clone()),
             changed: true,
@@ -535,6 +539,16 @@ impl<'a> Rollout<'a> {
             Stop::Target(error) => error.to_string(),
         })
     }
+}
+
+/// Where each service answers that can be reached from here.
+fn addresses(target: &dyn Target, record: &Record) -> Result<BTreeMap<String, String>, target::Error> {
+    let mut addresses = BTreeMap::new();
+    for name in record.stack.services.keys() {
+        let endpoint = target.endpoint(name, record)?;
+        addresses.extend(endpoint.map(|endpoint| (name.clone(), endpoint.base)));
+    }
+    Ok(addresses)
 }
 
 /// The newest release that ran as it should.

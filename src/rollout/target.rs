@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::history::{Journal, Record};
+use super::watch::Reason;
 use crate::cancel::Cancel;
 use crate::release::{ReleaseId, Version};
 
@@ -210,7 +211,7 @@ pub struct Service {
     /// How many replicas are wanted.
     pub replicas: u32,
     /// Why the orchestrator stopped an update half-way, if it did.
-    pub paused: Option<String>,
+    pub paused: Option<Reason>,
     /// What runs, or should.
     pub tasks: Vec<Replica>,
 }
@@ -283,6 +284,8 @@ pub struct LogQuery {
     pub tail: Option<usize>,
     /// Whether to wait for more.
     pub follow: bool,
+    /// Whether lines come without time and name.
+    pub plain: bool,
 }
 
 /// Where a service answers.

@@ -54,10 +54,7 @@ pub(super) fn judge(service: Option<&Service>, spec: &Spec, extent: Extent) -> V
         return Verdict::Failed(reason);
     }
     if let Some(why) = &service.paused {
-        return Verdict::Failed(Reason {
-            message: why.clone(),
-            lines: Vec::new(),
-        });
+        return Verdict::Failed(why.clone());
     }
     let wanted = match extent {
         Extent::Canary => 1.min(spec.replicas),

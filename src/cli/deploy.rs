@@ -1,0 +1,254 @@
+//! The verbs of environments: `skep release`, `rollout`, `plan`, `rollback`, `preview` and `down`.
+
+use std::path::PathBuf;
+
+use super::failure::{Failure, Kind};
+use super::{Context, stdout};
+use crate::build::Setting;
+use crate::deploy::{Asker, Deployment, Images};
+use crate::registry::Tag;
+use crate::release::ReleaseId;
+use crate::rollout::{Effect, Proposal, Report};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Release {
+    /// The environment, as skep.toml names it
+    environment: String,
+    /// Do not ask whether services answer
+    #[arg(long)]
+    skip_probes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Preview {
+    /// Do not ask whether services answer
+    #[arg(long)]
+    skip_probes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollout {
+    /// The environment, as skep.toml names it
+    environment: String,
+    #[command(flatten)]
+    which: Which,
+    /// Do not ask whether services answer
+    #[arg(long)]
+    skip_probes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Which {
+    /// The images of this release of the environment [default: the newest]
+    #[arg(long, value_name = "ID")]
+    release: Option<ReleaseId>,
+    /// The images that the registry has under this tag
+    #[arg(long)]
+    tag: Option<Tag>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Plan {
+    /// The environment, as skep.toml names it
+    environment: String,
+    #[command(flatten)]
+    which: Which,
+    /// Exit with 3 if something would change
+    #[arg(long)]
+    exit_code: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollback {
+    /// The environment, as skep.toml names it
+    environment: String,
+    /// The release [default: the one before]
+    id: Option<ReleaseId>,
+    /// Do not ask whether services answer
+    #[arg(long)]
+    skip_probes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Down {
+    /// The environment, as skep.toml names it
+    environment: String,
+    /// Remove volumes, secrets and the history too
+    #[arg(long)]
+    volumes: bool,
+}
+
+impl Which {
+    fn images(self) -> Images {
+        match (self.release, self.tag) {
+            (Some(id), _) => Images::Of(id),
+            (None, Some(tag)) => Images::Tagged(tag),
+            (None, None) => Images::Newest,
+        }
+    }
+}
+
+/// Opens an environment for `act`. Failures of actions show the end of their logs.
+pub(super) fn within<T>(
+    context: &Context,
+    environment: &str,
+    skip_probes: bool,
+    act: impl FnOnce(&Deployment<'_>, &Setting) -> Result<T, crate::deploy::Error>,
+) -> Result<T, Failure> {
+    let setting = context.setting()?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let asker = Asker {
+        by: asker(),
+        state_home: state_home()?,
+        variable: &variable,
+        skip_probes,
+    };
+    let acted =
+        Deployment::open(&setting, environment, asker).and_then(|deployment| act(&deployment, &setting));
+    let done = acted.map_err(|error| Failure::from(error).with_log_ends(&setting.store));
+    context.renderer.finish();
+    done
+}
+
+fn asker() -> String {
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let host = rustix::system::uname();
+    format!("{user}@{}", host.nodename().to_string_lossy())
+}
+
+/// `$XDG_STATE_HOME`, or `.local/state` in the home directory.
+fn state_home() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("XDG_STATE_HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    let home = || Some(std::env::home_dir()?.join(".local/state"));
+    let nowhere = "nothing says where the state of a preview is kept: neither XDG_STATE_HOME nor HOME is set";
+    named
+        .filter(|path| path.is_absolute())
+        .or_else(home)
+        .ok_or_else(|| Failure::new(Kind::Environment, nowhere))
+}
+
+pub(super) fn release(context: &Context, arguments: &Release) -> Result<(), Failure> {
+    let report = within(
+        context,
+        &arguments.environment,
+        arguments.skip_probes,
+        |deployment, _| deployment.rollout(&Images::Built),
+    )?;
+    show(context, &arguments.environment, &report);
+    Ok(())
+}
+
+pub(super) fn preview(context: &Context, arguments: &Preview) -> Result<(), Failure> {
+    let environment = "preview".to_owned();
+    let skip_probes = arguments.skip_probes;
+    release(
+        context,
+        &Release {
+            environment,
+            skip_probes,
+        },
+    )
+}
+
+pub(super) fn rollout(context: &Context, arguments: Rollout) -> Result<(), Failure> {
+    let images = arguments.which.images();
+    let report = within(
+        context,
+        &arguments.environment,
+        arguments.skip_probes,
+        |deployment, _| deployment.rollout(&images),
+    )?;
+    show(context, &arguments.environment, &report);
+    Ok(())
+}
+
+pub(super) fn rollback(context: &Context, arguments: &Rollback) -> Result<(), Failure> {
+    let report = within(
+        context,
+        &arguments.environment,
+        arguments.skip_probes,
+        |deployment, _| deployment.rollback(arguments.id.as_ref()),
+    )?;
+    show(context, &arguments.environment, &report);
+    Ok(())
+}
+
+fn show(context: &Context, environment: &str, report: &Report) {
+    if context.json {
+        return stdout::print_json(report);
+    }
+    let mut text = match report.changed {
+        true => format!("{environment} runs {}\n", report.release),
+        false => format!("{environment} runs {}; nothing to do\n", report.release),
+    };
+    for (service, address) in &report.addresses {
+        text += &format!("{service:12} {address}\n");
+    }
+    stdout::print(&text);
+}
+
+pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
+    let images = arguments.which.images();
+    let proposal = within(context, &arguments.environment, true, |deployment, _| {
+        deployment.plan(&images)
+    })?;
+    match context.json {
+        true => stdout::print_json(&proposal),
+        false => stdout::print(&text(&proposal, stdout::has_colours())),
+    }
+    match arguments.exit_code && !proposal.is_empty() {
+        true => Err(Failure::new(Kind::Pending, "changes are pending")),
+        false => Ok(()),
+    }
+}
+
+fn text(proposal: &Proposal, colours: bool) -> String {
+    let mut text = String::new();
+    for change in &proposal.changes {
+        let (sign, what) = match change.effect {
+            Effect::Create => ('+', "new"),
+            Effect::Replace => ('~', "replaced, one replica at a time"),
+            Effect::Scale => ('~', "scaled; replicas that stay are not touched"),
+            Effect::Converge => ('~', "brought to where it was sent"),
+            Effect::Remove => ('-', "removed"),
+        };
+        text += &format!("{sign} {}: {what}\n", change.service);
+        for line in change
+            .diff
+            .lines()
+            .filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
+        {
+            let colour = match (colours, line.as_bytes().first()) {
+                (true, Some(b'+')) => "\x1b[32m",
+                (true, Some(b'-')) => "\x1b[31m",
+                _ => "",
+            };
+            let plain = if colour.is_empty() { "" } else { "\x1b[0m" };
+            text += &format!("    {colour}{}{plain}\n", super::failure::printable(line));
+        }
+    }
+    for (number, stage) in proposal.stages.iter().enumerate() {
+        let steps: Vec<String> = stage.iter().map(ToString::to_string).collect();
+        text += &format!("{}. {}\n", number + 1, steps.join(", "));
+    }
+    if proposal.is_empty() {
+        text += "nothing to do\n";
+    }
+    text
+}
+
+pub(super) fn down(context: &Context, arguments: &Down) -> Result<(), Failure> {
+    let was_up = within(context, &arguments.environment, true, |deployment, _| {
+        deployment.down(arguments.volumes)
+    })?;
+    match (context.json, was_up) {
+        (true, _) => stdout::print_json(&serde_json::json!({ "was_up": was_up })),
+        (false, true) => stdout::print(&format!("{} is down\n", arguments.environment)),
+        (false, false) => stdout::print(&format!("{} was not up\n", arguments.environment)),
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `skep status`, `skep history` and `skep logs`: what an environment runs and ran. Nothing is changed.
+
+use super::deploy::within;
+use super::failure::{Failure, printable};
+use super::{Context, stdout};
+use crate::rollout::{Journal, LogQuery, Observed, Outcome, Record, State};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// The environment, as skep.toml names it
+    environment: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct History {
+    /// The environment, as skep.toml names it
+    environment: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Logs {
+    /// The environment, as skep.toml names it
+    environment: String,
+    /// Only this service, or this task
+    service: Option<String>,
+    /// Wait for more until interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last N lines of each
+    #[arg(long, value_name = "N")]
+    tail: Option<usize>,
+}
+
+pub(super) fn status(context: &Context, arguments: &Status) -> Result<(), Failure> {
+    let (observed, journal, history) = within(context, &arguments.environment, true, |deployment, _| {
+        let target = deployment.target();
+        Ok((target.observe()?, target.journal()?, target.history()?))
+    })?;
+    let current = history.iter().find(|record| record.outcome.succeeded());
+    if context.json {
+        stdout::print_json(&serde_json::json!({
+            "release": current.map(|record| &record.release.id),
+            "rollout": journal,
+            "services": observed.services,
+            "tasks": observed.tasks,
+        }));
+        return Ok(());
+    }
+    stdout::print(&status_text(&observed, journal.as_ref(), current));
+    Ok(())
+}
+
+fn status_text(observed: &Observed, journal: Option<&Journal>, current: Option<&Record>) -> String {
+    let mut text = match current {
+        Some(record) => format!("release {}\n", record.release.id),
+        None => "no release has run yet\n".to_owned(),
+    };
+    if let Some(journal) = journal {
+        let step = journal
+            .current
+            .as_ref()
+            .map_or_else(|| "between two steps".to_owned(), ToString::to_string);
+        text += &format!(
+            "a rollout of {} by {} is at: {step}; if it died, roll out again to finish, or roll back\n",
+            journal.release, journal.owner
+        );
+    }
+    if observed.services.is_empty() {
+        text += "nothing runs\n";
+    }
+    for (name, service) in &observed.services {
+        let ready = service
+            .tasks
+            .iter()
+            .filter(|task| task.state == State::Ready)
+            .count();
+        text += &format!("{name:16} {ready}/{} ready\n", service.replicas);
+        if let Some(paused) = &service.paused {
+            text += &format!("  stopped half-way: {}\n", printable(&paused.message));
+        }
+        for task in &service.tasks {
+            let state = format!("{:?}", task.state).to_lowercase();
+            let restarts = match task.restarts {
+                0 => String::new(),
+                restarts => format!(", restarted {restarts} times"),
+            };
+            let reason = task
+                .reason
+                .as_ref()
+                .map(|reason| format!(": {}", printable(reason)))
+                .unwrap_or_default();
+            text += &format!("  {:14} {state}{restarts}{reason}\n", task.name);
+            for line in &task.lines {
+                text += &format!("    | {}\n", printable(line));
+            }
+        }
+    }
+    text
+}
+
+pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Failure> {
+    let history = within(context, &arguments.environment, true, |deployment, _| {
+        Ok(deployment.target().history()?)
+    })?;
+    if context.json {
+        let records = history.iter().map(|record| {
+            serde_json::json!({ "release": record.release, "outcome": record.outcome, "began": record.began })
+        });
+        stdout::print_json(&records.collect::<Vec<_>>());
+        return Ok(());
+    }
+    let mut text = String::new();
+    for record in &history {
+        let outcome = match &record.outcome {
+            Outcome::Pending => "did not end".to_owned(),
+            Outcome::Succeeded { .. } => "ran".to_owned(),
+            Outcome::Failed {
+                reason,
+                rolled_back: true,
+                ..
+            } => format!("failed, and was undone: {}", printable(reason)),
+            Outcome::Failed { reason, .. } => format!("failed: {}", printable(reason)),
+        };
+        let schema = record.release.migration.and_then(|migration| migration.after);
+        let schema = schema
+            .map(|schema| format!(", schema {schema}"))
+            .unwrap_or_default();
+        text += &format!(
+            "{} {} by {}{schema}: {outcome}\n",
+            record.release.id,
+            record.began.format("%Y-%m-%d %H:%M:%S"),
+            printable(&record.release.by)
+        );
+    }
+    if history.is_empty() {
+        text += "no release yet\n";
+    }
+    stdout::print(&text);
+    Ok(())
+}
+
+pub(super) fn logs(context: &Context, arguments: &Logs) -> Result<(), Failure> {
+    let query = LogQuery {
+        of: arguments.service.clone(),
+        tail: arguments.tail,
+        follow: arguments.follow,
+        plain: false,
+    };
+    within(context, &arguments.environment, true, |deployment, setting| {
+        let mut each = |line: &str| stdout::print(&format!("{}\n", printable(line)));
+        Ok(deployment.target().logs(&query, &setting.cancel, &mut each)?)
+    })
+}

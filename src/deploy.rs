@@ -1,0 +1,333 @@
+//! From a project to what runs in one of its environments: builds what the stack file names, makes a release of it,
+//! and hands it to a rollout. Prints nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::build::{self, Request, Setting};
+use crate::platform::{Arch, Platform};
+use crate::project::{self, Environment, TargetKind};
+use crate::publish;
+use crate::registry::{self, Reference, Settings, Tag};
+use crate::release::{ReleaseId, ReleasedImage, SourceRevision};
+use crate::rollout::{
+    self, Contents, Options, PrepareError, Preview, Proposal, Record, Report, Rollout, Target, TargetError,
+    Wish,
+};
+use crate::source;
+use crate::stack::Reading;
+
+/// How long a stage of a rollout may take, if the environment does not say.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Why nothing was deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Project(#[from] project::Error),
+    /// The build.
+    #[error(transparent)]
+    Build(#[from] build::Error),
+    /// Repositories and tags.
+    #[error(transparent)]
+    Publish(#[from] publish::Error),
+    /// The stack file, its variables, secrets and configs.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The rollout.
+    #[error(transparent)]
+    Rollout(#[from] rollout::Error),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The registry that a tag is looked up in.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A tag that names no image.
+    #[error("`{repository}` has no tag `{tag}`; push it first")]
+    NoTag {
+        /// Where it was looked for.
+        repository: String,
+        /// The tag.
+        tag: Tag,
+    },
+    /// Nothing was ever released there.
+    #[error("nothing was released to `{environment}` yet; run `skep release {environment}`")]
+    NoRelease {
+        /// The environment.
+        environment: String,
+    },
+    /// A release that is not kept.
+    #[error("`{environment}` keeps no release `{id}`; `skep history {environment}` lists those that it does")]
+    Unknown {
+        /// The environment.
+        environment: String,
+        /// The release.
+        id: ReleaseId,
+    },
+}
+
+/// Who asks, and from where.
+#[derive(Clone)]
+pub struct Asker<'a> {
+    /// `user@host`.
+    pub by: String,
+    /// The user's directory of state, such as `~/.local/state`.
+    pub state_home: PathBuf,
+    /// The process's environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether probes are left out.
+    pub skip_probes: bool,
+}
+
+/// Which images are rolled out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// Those that the project's recipes make now.
+    Built,
+    /// Those of the newest release of the environment.
+    Newest,
+    /// Those of a release of the environment.
+    Of(ReleaseId),
+    /// Those that a registry has under a tag.
+    Tagged(Tag),
+}
+
+/// One environment of a project.
+pub struct Deployment<'a> {
+    setting: &'a Setting,
+    asker: Asker<'a>,
+    name: String,
+    environment: &'a Environment,
+    target: Preview,
+    options: Options,
+}
+
+impl<'a> Deployment<'a> {
+    /// The environment `name` of the setting's project.
+    pub fn open(setting: &'a Setting, name: &str, asker: Asker<'a>) -> Result<Deployment<'a>, Error> {
+        let project = &setting.project;
+        let environment = project.environment(name)?;
+        let TargetKind::Preview = environment.target;
+        let directory = environment
+            .stack
+            .parent()
+            .map(|directory| project.root.join(directory));
+        let plain_http = project.config.push.plain_http.iter().cloned().collect();
+        let target = Preview::new(
+            rollout::state_directory(&asker.state_home, &project.config.project.name, name),
+            Arc::clone(&setting.store),
+            directory.unwrap_or_else(|| project.root.clone()),
+            Settings::current(plain_http),
+            setting.cancel.clone(),
+        );
+        Ok(Deployment {
+            options: Options {
+                timeout: environment.timeout.map_or(TIMEOUT, |span| span.0),
+                keep: environment.keep,
+                skip_probes: asker.skip_probes,
+                owner: format!("{} (process {})", asker.by, std::process::id()),
+            },
+            name: name.to_owned(),
+            setting,
+            asker,
+            environment,
+            target,
+        })
+    }
+
+    /// Where it runs.
+    pub fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    /// Makes the environment run `images`, with the configuration as it is now.
+    pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
+        let (record, contents) = self.prepare(images)?;
+        self.within(|setting| Ok(Rollout::run(setting, record, &contents)?))
+    }
+
+    /// What [`Deployment::rollout`] would change. Touches nothing.
+    pub fn plan(&self, images: &Images) -> Result<Proposal, Error> {
+        let (record, _) = self.prepare(images)?;
+        self.within(|setting| Ok(Rollout::propose(setting, &record)?))
+    }
+
+    /// Makes the environment run an earlier release: `id`, or the one that ran before the newest that did.
+    pub fn rollback(&self, id: Option<&ReleaseId>) -> Result<Report, Error> {
+        let record = match id {
+            Some(id) => self.kept(id)?,
+            None => {
+                let history = self.target.history()?;
+                let newest = history.first().map(|record| record.release.id.clone());
+                let mut good = history.into_iter().filter(|record| record.outcome.succeeded());
+                let earlier = good.find(|record| Some(&record.release.id) != newest.as_ref());
+                earlier.ok_or_else(|| self.no_release())?
+            }
+        };
+        self.within(|setting| Ok(Rollout::back(setting, record)?))
+    }
+
+    /// Stops everything. False if there was nothing.
+    pub fn down(&self, volumes: bool) -> Result<bool, Error> {
+        Ok(self.target.down(&self.options.owner, volumes)?)
+    }
+
+    fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        run(&rollout::Setting {
+            target: &self.target,
+            options: &self.options,
+            events: &self.setting.events,
+            cancel: &self.setting.cancel,
+        })
+    }
+
+    fn no_release(&self) -> Error {
+        Error::NoRelease {
+            environment: self.name.clone(),
+        }
+    }
+
+    fn kept(&self, id: &ReleaseId) -> Result<Record, Error> {
+        let mut history = self.target.history()?.into_iter();
+        history
+            .find(|record| record.release.id == *id)
+            .ok_or_else(|| Error::Unknown {
+                environment: self.name.clone(),
+                id: id.clone(),
+            })
+    }
+
+    fn prepare(&self, images: &Images) -> Result<(Record, Contents), Error> {
+        let project = &self.setting.project;
+        let reading = rollout::read_stack(project, self.environment, self.asker.variable)?;
+        for note in &reading.notes {
+            self.setting
+                .events
+                .warn(format!("{}: `{}` {}", note.place, note.key, note.why));
+        }
+        let (images, sources) = self.images(images, &reading)?;
+        let wish = Wish {
+            images,
+            sources,
+            by: &self.asker.by,
+            variable: self.asker.variable,
+        };
+        Ok(rollout::prepare(
+            &self.target,
+            project,
+            self.environment,
+            reading,
+            wish,
+        )?)
+    }
+
+    fn images(
+        &self,
+        images: &Images,
+        reading: &Reading,
+    ) -> Result<(BTreeMap<String, ReleasedImage>, Vec<SourceRevision>), Error> {
+        let names = rollout::targets(&reading.stack);
+        match images {
+            Images::Built => Ok((self.build(names)?, vec![self.revision()?])),
+            Images::Tagged(tag) => Ok((self.resolve(&names, tag)?, Vec::new())),
+            Images::Of(id) => {
+                let release = self.kept(id)?.release;
+                Ok((release.images, release.sources))
+            }
+            Images::Newest => {
+                let newest = self
+                    .target
+                    .history()?
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| self.no_release())?;
+                Ok((newest.release.images, newest.release.sources))
+            }
+        }
+    }
+
+    /// Builds targets for this machine's platform, the only one that a preview runs.
+    fn build(&self, names: Vec<String>) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+        let request = Request {
+            names: names.clone(),
+            platforms: vec![Platform { arch: Arch::HOST }],
+            keep_going: false,
+        };
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let built = build::build(self.setting, &request)?;
+        let mut images = BTreeMap::new();
+        for (name, image) in &built.images {
+            let platforms: BTreeMap<_, _> = image
+                .images
+                .iter()
+                .map(|(platform, image)| (*platform, image.manifest.oci()))
+                .collect();
+            let one = platforms.values().next().cloned();
+            let digest = image.index.as_ref().map(|index| index.digest.oci()).or(one);
+            let released = digest.map(|digest| ReleasedImage {
+                repository: self.repository(name),
+                digest,
+                platforms,
+            });
+            images.extend(released.map(|released| (name.clone(), released)));
+        }
+        Ok(images)
+    }
+
+    /// Where an image is, or would be if it were pushed.
+    fn repository(&self, name: &str) -> String {
+        let about = &self.setting.project.config.project;
+        match &about.images {
+            Some(template) => template.replace("{name}", name),
+            None => format!("localhost/{}/{name}", about.name),
+        }
+    }
+
+    fn revision(&self) -> Result<SourceRevision, Error> {
+        let revision = source::revision(&self.setting.project.root).map_err(build::Error::from)?;
+        Ok(SourceRevision {
+            name: self.setting.project.config.project.name.clone(),
+            dirty: revision.as_ref().is_some_and(|revision| revision.dirty),
+            commit: revision.map(|revision| revision.commit),
+        })
+    }
+
+    /// The images that a registry has under `tag` now.
+    fn resolve(&self, names: &[String], tag: &Tag) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+        let plain_http = self
+            .setting
+            .project
+            .config
+            .push
+            .plain_http
+            .iter()
+            .cloned()
+            .collect();
+        let client = registry::Client::new(Settings::current(plain_http))?;
+        let runtime = build::runtime()?;
+        let mut images = BTreeMap::new();
+        for name in names {
+            let repository = publish::repository_of(self.setting, name)?;
+            let reference = Reference::Tag(tag.clone());
+            let found =
+                runtime.block_on(client.head_manifest(&repository, &reference, &self.setting.cancel))?;
+            let digest = found.ok_or_else(|| Error::NoTag {
+                repository: repository.to_string(),
+                tag: tag.clone(),
+            })?;
+            let released = ReleasedImage {
+                repository: repository.to_string(),
+                digest,
+                platforms: BTreeMap::new(),
+            };
+            images.insert(name.clone(), released);
+        }
+        Ok(images)
+    }
+}

@@ -1,0 +1,485 @@
+//! The preview: a release on this machine, without root and with nothing to install. A supervisor keeps it running;
+//! here it is told what to run, and asked how it goes.
+
+mod files;
+mod preflight;
+mod spec;
+mod user;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use files::Files;
+use spec::Surroundings;
+
+use super::history::{Journal, Record};
+use super::target::{
+    self, Endpoint, Error, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step,
+    Target, Task, TaskState,
+};
+use super::watch::Reason;
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::platform::{Arch, Platform};
+use crate::registry::{Client as Registry, Repository, Settings};
+use crate::release::{ReleaseId, ReleasedImage, Version};
+use crate::rootfs::{self, Origin, Root};
+use crate::store::Store;
+use crate::supervisor::{self, Client, ReplicaState, ServiceSpec};
+
+/// How often a followed log is read again.
+const PACE: Duration = Duration::from_millis(100);
+
+/// A preview on this machine.
+pub struct Preview {
+    files: Files,
+    store: Arc<Store>,
+    /// The directory of the stack file.
+    directory: PathBuf,
+    registry: Settings,
+    cancel: Cancel,
+    /// Images that were looked up, by digest.
+    roots: Mutex<BTreeMap<String, Root>>,
+}
+
+impl Preview {
+    /// The preview whose state is in `state`. Images that are not in `store` are pulled as `registry` says; paths of
+    /// the stack file begin at `directory`.
+    pub fn new(
+        state: PathBuf,
+        store: Arc<Store>,
+        directory: PathBuf,
+        registry: Settings,
+        cancel: Cancel,
+    ) -> Preview {
+        Preview {
+            files: Files { directory: state },
+            store,
+            directory,
+            registry,
+            cancel,
+            roots: Mutex::default(),
+        }
+    }
+
+    /// Stops everything, and leaves no process, mount or namespace. Volumes, secrets and the history stay, unless
+    /// `volumes` says that they go. False if there was nothing.
+    pub fn down(&self, owner: &str, volumes: bool) -> Result<bool, Error> {
+        if !self.files.directory.exists() {
+            return Ok(false);
+        }
+        let _lock = self.files.lock(owner)?;
+        // One that died left files behind, which only another one knows to remove.
+        let client = supervisor::start(&self.files.directory, &self.store)?;
+        client.stop(&self.store, volumes, &self.cancel)?;
+        self.files.remove("journal.json")?;
+        if volumes {
+            let gone = std::fs::remove_dir_all(&self.files.directory);
+            gone.map_err(|error| {
+                let path = self.files.directory.display();
+                Error::Environment(format!("cannot remove `{path}`: {error}"))
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// The supervisor, started if it does not live.
+    fn supervisor(&self) -> Result<Client, Error> {
+        self.files.create()?;
+        Ok(supervisor::start(&self.files.directory, &self.store)?)
+    }
+
+    /// The supervisor, if it lives.
+    fn connect(&self) -> Result<Option<Client>, Error> {
+        Ok(supervisor::connect(&self.files.directory)?)
+    }
+
+    /// Brings a supervisor that died back, with the ports that it published.
+    fn recover(&self) -> Result<(), Error> {
+        if !self.files.path("desired.json").exists() {
+            return Ok(());
+        }
+        let mut client = self.supervisor()?;
+        for (port, state) in client.observe()?.ports {
+            if !state.listening {
+                client.publish(port)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn root(&self, image: &ReleasedImage) -> Result<Root, Error> {
+        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = roots.get(&image.digest) {
+            return Ok(root.clone());
+        }
+        let found = self.find_root(image).map_err(|error| match error {
+            rootfs::Error::Cancelled => Error::Cancelled,
+            error @ rootfs::Error::Platform { .. } => Error::Refused(error.to_string()),
+            error => Error::Environment(error.to_string()),
+        })?;
+        roots.insert(image.digest.clone(), found.clone());
+        Ok(found)
+    }
+
+    fn find_root(&self, image: &ReleasedImage) -> Result<Root, rootfs::Error> {
+        let malformed = |reason: String| rootfs::Error::Malformed {
+            image: image.digest.clone(),
+            reason,
+        };
+        let platform = Platform { arch: Arch::HOST };
+        let digest = image.platforms.get(&platform).unwrap_or(&image.digest);
+        let digest = Digest::from_oci(digest, 0).map_err(|error| malformed(error.to_string()))?;
+        let repository: Option<Repository> = image.repository.parse().ok();
+        let client = Registry::new(self.registry.clone())?;
+        let origin = repository.as_ref().map(|repository| Origin {
+            client: &client,
+            repository,
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| malformed(format!("no thread for the network: {error}")))?;
+        runtime.block_on(rootfs::root(&self.store, origin, &digest, platform, &self.cancel))
+    }
+
+    fn service_specs(&self, record: &Record) -> Result<BTreeMap<String, ServiceSpec>, Error> {
+        let around = Surroundings {
+            store: &self.store,
+            stack: &record.stack,
+            release: &record.release,
+            directory: &self.directory,
+        };
+        let mut specs = BTreeMap::new();
+        for (name, service) in &record.stack.services {
+            let image = record.image_of(name).ok_or_else(|| {
+                Error::Environment(format!(
+                    "release {} has no image `{}`",
+                    record.release.id, service.image
+                ))
+            })?;
+            let root = self.root(image)?;
+            specs.insert(
+                name.clone(),
+                spec::spec(&around, name, service, &root, &image.digest)?,
+            );
+        }
+        Ok(specs)
+    }
+
+    fn service(&self, name: &str, seen: supervisor::Service) -> Result<Service, Error> {
+        let shown = self.files.read(&format!("shown/{name}.json"))?;
+        let paused = seen.paused.map(|why| match &seen.failure {
+            Some(failure) => Reason {
+                message: format!("{}: {}", failure.container, failure.reason),
+                lines: ending(&failure.tail, failure.health.as_deref()),
+            },
+            None => Reason {
+                message: why,
+                lines: Vec::new(),
+            },
+        });
+        Ok(Service {
+            revision: seen.spec,
+            shown: shown.unwrap_or_default(),
+            replicas: seen.wanted,
+            paused,
+            tasks: seen
+                .replicas
+                .into_iter()
+                .map(|replica| self::replica(name, replica))
+                .collect(),
+        })
+    }
+}
+
+fn ending(tail: &[String], health: Option<&str>) -> Vec<String> {
+    let health = health
+        .into_iter()
+        .flat_map(str::lines)
+        .map(|line| format!("health check: {line}"));
+    tail.iter().cloned().chain(health).collect()
+}
+
+fn replica(service: &str, seen: supervisor::Replica) -> Replica {
+    let state = match seen.state {
+        ReplicaState::Running | ReplicaState::Healthy if seen.ready => State::Ready,
+        ReplicaState::Running | ReplicaState::Healthy | ReplicaState::Starting | ReplicaState::Waiting => {
+            State::Starting
+        }
+        ReplicaState::Unhealthy => State::Unhealthy,
+        ReplicaState::Backoff => State::Backoff,
+        ReplicaState::Stopped | ReplicaState::Failed => State::Failed,
+        ReplicaState::Stopping => State::Stopping,
+    };
+    let lines = match state {
+        State::Ready | State::Starting | State::Stopping => Vec::new(),
+        _ => ending(&seen.tail, seen.health.as_deref()),
+    };
+    Replica {
+        name: format!("{service}.{}", seen.slot),
+        revision: seen.spec,
+        image: seen.image,
+        state,
+        restarts: seen.restarts,
+        reason: seen.reason,
+        lines,
+    }
+}
+
+fn task(seen: &supervisor::Task) -> TaskState {
+    use crate::supervisor::{End, TaskState as Seen};
+    let exit_code = match (seen.state, seen.exit.as_ref().map(|exit| &exit.end)) {
+        (Seen::Running | Seen::Stopping, _) => None,
+        (_, Some(End::Code(code))) => Some(*code),
+        (_, Some(End::Signal(signal))) => Some(128 + signal),
+        (Seen::Done, _) => Some(0),
+        (Seen::Failed, _) => Some(-1),
+    };
+    TaskState {
+        exit_code,
+        reason: seen.reason.clone(),
+    }
+}
+
+/// A service for a person: as the stack file has it, with the image's digest and the versions of its files.
+fn shown(record: &Record, name: &str, service: &crate::stack::Service) -> serde_json::Value {
+    let mut value = serde_json::to_value(service).expect("plain data encodes");
+    if let Some(image) = record.image_of(name) {
+        value["image"] = image.reference().into();
+    }
+    let versions = |grants: &[crate::stack::Grant], versions: &BTreeMap<String, Version>| {
+        let of = grants.iter().filter_map(|grant| versions.get(&grant.source));
+        of.map(|version| serde_json::Value::from(version.as_str()))
+            .collect::<Vec<_>>()
+    };
+    value["secrets"] = versions(&service.secrets, &record.release.secrets).into();
+    value["configs"] = versions(&service.configs, &record.release.configs).into();
+    without_nothing(&mut value);
+    value
+}
+
+/// Removes what says nothing.
+fn without_nothing(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    let says = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    };
+    if let Value::Object(fields) = value {
+        fields.values_mut().for_each(without_nothing);
+        fields.retain(|_, value| says(value));
+    }
+}
+
+impl From<supervisor::Error> for Error {
+    fn from(error: supervisor::Error) -> Error {
+        match error {
+            supervisor::Error::Cancelled => Error::Cancelled,
+            supervisor::Error::Refused(_) => Error::Refused(error.to_string()),
+            error => Error::Environment(error.to_string()),
+        }
+    }
+}
+
+impl Target for Preview {
+    fn observe(&self) -> Result<Observed, Error> {
+        let Some(mut client) = self.connect()? else {
+            return Ok(Observed {
+                secrets: supervisor::kept(&self.files.directory, supervisor::Object::Secret)?,
+                configs: supervisor::kept(&self.files.directory, supervisor::Object::Config)?,
+                ..Observed::default()
+            });
+        };
+        let seen = client.observe()?;
+        let mut services = BTreeMap::new();
+        for (name, service) in seen.services {
+            services.insert(name.clone(), self.service(&name, service)?);
+        }
+        Ok(Observed {
+            services,
+            tasks: seen
+                .tasks
+                .iter()
+                .map(|(name, seen)| (name.clone(), task(seen)))
+                .collect(),
+            secrets: seen.secrets,
+            configs: seen.configs,
+        })
+    }
+
+    fn preflight(&self, record: &Record, _: &Observed) -> Result<Vec<Problem>, Error> {
+        let ports = match self.connect()? {
+            Some(mut client) => client.observe()?.ports,
+            None => BTreeMap::new(),
+        };
+        Ok(preflight::problems(record, &ports))
+    }
+
+    fn specs(&self, record: &Record) -> Result<BTreeMap<String, Spec>, Error> {
+        let mut specs = BTreeMap::new();
+        for (name, spec) in self.service_specs(record)? {
+            let service = &record.stack.services[&name];
+            let spec = Spec {
+                revision: spec.fingerprint().hex(),
+                replicas: spec::replicas(service),
+                needs: service.depends_on.keys().cloned().collect(),
+                shown: shown(record, &name, service),
+            };
+            specs.insert(name, spec);
+        }
+        Ok(specs)
+    }
+
+    fn holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error> {
+        let held = supervisor::content(&self.files.directory, object(kind), version.as_str())?;
+        Ok(held.map(|held| held == content))
+    }
+
+    fn apply(&self, step: &Step, record: &Record) -> Result<(), Error> {
+        let mut client = self.supervisor()?;
+        let (service, hold) = match step {
+            Step::Canary { service } => (service, Some(1)),
+            Step::Roll { service } => (service, None),
+            Step::Remove { service } => {
+                client.remove(service)?;
+                return self.files.remove(&format!("shown/{service}.json"));
+            }
+            Step::Put { .. } | Step::Migrate { .. } => return Ok(()),
+        };
+        let specs = self.service_specs(record)?;
+        let (spec, wanted) = (&specs[service], &record.stack.services[service]);
+        for port in spec.ports.keys() {
+            client.publish(*port)?;
+        }
+        self.files
+            .write(&format!("shown/{service}.json"), &shown(record, service, wanted))?;
+        Ok(client.put(&self.store, service, spec, spec::replicas(wanted), hold)?)
+    }
+
+    fn put(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<(), Error> {
+        let mut client = self.supervisor()?;
+        Ok(match kind {
+            Kind::Secret => client.put_secret(version.as_str(), content)?,
+            Kind::Config => client.put_config(version.as_str(), content)?,
+        })
+    }
+
+    fn delete(&self, kind: Kind, version: &Version) -> Result<(), Error> {
+        let mut client = self.supervisor()?;
+        Ok(match kind {
+            Kind::Secret => client.delete_secret(version.as_str())?,
+            Kind::Config => client.delete_config(version.as_str())?,
+        })
+    }
+
+    fn start_task(&self, task: &Task, record: &Record) -> Result<(), Error> {
+        let mut spec = self.service_specs(record)?.remove(&task.service).ok_or_else(|| {
+            Error::Refused(format!(
+                "release {} has no service `{}`",
+                record.release.id, task.service
+            ))
+        })?;
+        spec.argv.clone_from(&task.command);
+        spec.ports.clear();
+        spec.healthcheck = None;
+        spec.restart.condition = supervisor::Condition::None;
+        Ok(self
+            .supervisor()?
+            .run_task(&self.store, &task.name, &spec, task.timeout)?)
+    }
+
+    fn stop_task(&self, name: &str) -> Result<(), Error> {
+        let mut client = self.supervisor()?;
+        client.stop_task(name)?;
+        while client
+            .task(name)?
+            .is_some_and(|seen| task(&seen).exit_code.is_none())
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn logs(&self, query: &LogQuery, cancel: &Cancel, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let services: Vec<String> = query.of.iter().cloned().collect();
+        let mut reader = supervisor::logs(&self.files.directory, &services, query.tail);
+        let failed = |error| Error::Environment(format!("cannot read the logs: {error}"));
+        loop {
+            for line in reader.read().map_err(failed)? {
+                match query.plain {
+                    true => each(&line.text),
+                    false => each(&format!("{} {} {}", line.at, line.of, line.text)),
+                }
+            }
+            if !query.follow || cancel.is_raised() {
+                return Ok(());
+            }
+            std::thread::sleep(PACE);
+        }
+    }
+
+    fn endpoint(&self, service: &str, record: &Record) -> Result<Option<Endpoint>, Error> {
+        let service = record.stack.services.get(service);
+        let port = service.and_then(|service| service.ports.first());
+        Ok(port.map(|port| Endpoint {
+            base: format!("http://127.0.0.1:{}", port.published.unwrap_or(port.target)),
+            connect: None,
+        }))
+    }
+
+    fn lock(&self, owner: &str) -> Result<Box<dyn Lock>, Error> {
+        let lock = self.files.lock(owner)?;
+        self.recover()?;
+        Ok(lock)
+    }
+
+    fn journal(&self) -> Result<Option<Journal>, Error> {
+        self.files.read("journal.json")
+    }
+
+    fn write_journal(&self, journal: Option<&Journal>) -> Result<(), Error> {
+        match journal {
+            Some(journal) => self.files.write("journal.json", journal),
+            None => self.files.remove("journal.json"),
+        }
+    }
+
+    fn history(&self) -> Result<Vec<Record>, Error> {
+        let mut history: Vec<Record> = Vec::new();
+        for name in self.files.list("history")? {
+            history.extend(self.files.read(&name)?);
+        }
+        history.sort_by_key(|record| std::cmp::Reverse(record.began));
+        Ok(history)
+    }
+
+    fn record(&self, record: &Record) -> Result<(), Error> {
+        self.files.write(&history_file(&record.release.id), record)
+    }
+
+    fn forget(&self, id: &ReleaseId) -> Result<(), Error> {
+        self.files.remove(&history_file(id))
+    }
+}
+
+fn history_file(id: &ReleaseId) -> String {
+    format!("history/{id}.json")
+}
+
+fn object(kind: Kind) -> supervisor::Object {
+    match kind {
+        Kind::Secret => supervisor::Object::Secret,
+        Kind::Config => supervisor::Object::Config,
+    }
+}
+
+/// The state directory of an environment: `<project>/<environment>` below `skep` in the user's state directory.
+pub fn state_directory(state_home: &Path, project: &str, environment: &str) -> PathBuf {
+    state_home.join("skep").join(project).join(environment)
+}
