@@ -97,11 +97,13 @@ fn float(text: &str) -> Option<Scalar> {
 
 /// `YYYY-M-D`, alone or before a time.
 fn is_date(text: &str) -> bool {
-    let date = text.split(['T', 't', ' ']).next().unwrap_or_default();
+    let (date, time) = text.split_at(text.find(['T', 't', ' ']).unwrap_or(text.len()));
     let parts: Vec<_> = date.split('-').collect();
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_of_time = |c: char| c.is_ascii_digit() || "TtZ :.+-".contains(c);
     matches!(parts.as_slice(), [year, month, day] if year.len() == 4 && month.len() <= 2 && day.len() <= 2)
         && parts.iter().all(digits)
+        && time.chars().all(is_of_time)
 }
 
 /// Whether Docker, which writes a number anew where text is expected, would write this very text.

@@ -428,6 +428,8 @@ fn deploy_is_read() {
     );
     assert_eq!(deploy.placement.spread, ["node.labels.zone"]);
     assert_eq!(service("deploy:").deploy, Deploy::default());
+    // One complaint about one value.
+    assert_eq!(faults("deploy: {replicas: $NONE}").lines().count(), 1);
     for (lines, expected) in [
         (
             "{replicas: 1, mode: global}",

@@ -75,6 +75,7 @@ fn plain_scalars_are_what_dockers_parser_makes_of_them() {
         ("2020-01-31", Scalar::Date),
         ("2001-12-14t21:59:43.10-05:00", Scalar::Date),
         ("2020-01", Scalar::Text("2020-01".into())),
+        ("2020-01-31 a day", Scalar::Text("2020-01-31 a day".into())),
         (".inf", Scalar::Float(f64::INFINITY)),
         ("inf", Scalar::Text("inf".into())),
     ] {
