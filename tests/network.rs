@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use skep::network::{
-    Attachment, Error, Forwarder, Hub, Limits, Names, Netns, Network, Protocol, Resolver, listen,
-    receive_listener, send_listener,
+    Attachment, Error, Forwarder, Hub, Limits, ListenError, Names, Netns, Network, Protocol, Resolver,
+    listen, receive_listener, send_listener,
 };
 
 /// Set in the child.
@@ -228,6 +228,24 @@ fn the_hub_forwards_nothing() {
 /// Whether the calling thread's namespace forwards.
 fn forwards() -> String {
     std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()
+}
+
+#[test]
+fn a_port_that_is_reserved_for_root_is_told_so() {
+    inside("a_port_that_is_reserved_for_root_is_told_so", || {
+        // Every new namespace begins with this.
+        let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        assert_eq!(start, "1024\n");
+        let none = rustix::thread::CapabilitySet::empty();
+        let none = rustix::thread::CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let error = listen(80, Protocol::Tcp).unwrap_err();
+        assert!(matches!(error, ListenError::Reserved { port: 80 }), "{error}");
+    });
 }
 
 #[test]

@@ -233,7 +233,8 @@ impl Drop for Bridge {
     }
 }
 
-/// An interface of a replica. Dropping it removes the interface, and gives the address back.
+/// An interface of a replica. Dropping it removes the interface, and gives the address back: the kernel takes
+/// some 40 ms for that, so that a thread which must not wait lets another one drop it.
 #[derive(Debug)]
 pub struct Attachment {
     bridge: Arc<Bridge>,

@@ -25,7 +25,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may be silent, or leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long nothing is accepted after the kernel refused, such as for want of descriptors.
+/// How long nothing is taken after the kernel refused, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A resolver that runs until it is dropped.
@@ -77,9 +77,8 @@ impl Table {
 async fn serve_datagrams(socket: UdpSocket, table: Table) {
     let mut question = vec![0; MAX_QUESTION];
     loop {
-        // Errors are those of earlier answers, whose clients went away.
         let Ok((length, client)) = socket.recv_from(&mut question).await else {
-            tokio::task::yield_now().await;
+            sleep(PAUSE).await;
             continue;
         };
         if let Some(answer) = table.answer(&question[..length], Transport::Udp) {
