@@ -3,8 +3,8 @@
 //!
 //! A test's body runs in a world: the test starts this program again as the first process of one.
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -86,25 +86,28 @@ struct World {
 }
 
 impl World {
-    /// Starts the test `name` of this program as the first process of a world.
+    /// Starts the test `name` of this program as the first process of a world. Both programs are handed over
+    /// open: as root skep becomes a user that may not reach them by their paths.
     fn start(name: &str) -> World {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let open_to_all = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        };
+        open_to_all(directory.path());
         let store = Arc::new(Store::open(&directory.path().join("store")).unwrap());
         let rootfs = image(&store);
         let work = directory.path().join("work");
         std::fs::create_dir(&work).unwrap();
-        std::fs::set_permissions(&work, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let tests = directory.path().join("tests");
-        std::fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+        open_to_all(&work);
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let skep = std::fs::File::open(exe()).unwrap();
+        let tests = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
         // The environment is this process's, which has threads; a shell passes it on.
         let script = format!(
-            "export {WORLD}={} SKEP_TEST_EXE={} SKEP_TEST_ROOTFS={}; exec {} --exact {name} --nocapture",
+            "export {WORLD}={} SKEP_TEST_EXE=/proc/1/fd/3 SKEP_TEST_ROOTFS={} INSTA_UPDATE=no; \
+             exec /proc/self/fd/4 --exact {name} --nocapture",
             directory.path().display(),
-            exe().display(),
             rootfs.display(),
-            tests.display()
         );
         let pid = detach(&Detached {
             stub: &exe(),
@@ -113,7 +116,7 @@ impl World {
             directory: store.root(),
             stdin: None,
             log: log.as_fd(),
-            descriptors: &[],
+            descriptors: &[skep.as_fd(), tests.as_fd()],
         });
         let pid = pid.unwrap();
         World {
@@ -123,12 +126,29 @@ impl World {
         }
     }
 
+    /// Waits until its test has printed the line `ready`.
+    fn await_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.log().lines().any(|line| line == "ready") {
+            assert!(
+                Instant::now() < deadline,
+                "the world is not ready: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn kill(&self) {
+        rustix::process::kill_process(self.pid, Signal::KILL).unwrap();
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// Waits until the world has ended; whether its test passed, and what it printed.
-    fn finish(self) {
+    fn finish(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while rustix::process::test_kill_process(self.pid).is_ok() {
             assert!(
@@ -281,9 +301,44 @@ container_tests! {
         bench.spec.cwd = path("made/here");
         let printed = bench.printed(
             "id; hostname; umask; pwd; env | sort; echo pid $$; ls /; ls /dev; \
-             stat -c '%u %g %a %n' /data /data/file /tmp /bin/busybox; ls -1 /proc/self/fd; tty || true; cat",
+             stat -c '%u %g %a %n' /data /data/file /tmp /bin/busybox; echo /proc/self/fd/*; tty || true; cat",
         );
-        insta::assert_snapshot!(printed, @"");
+        insta::assert_snapshot!(printed, @r"
+        uid=65532(user) gid=65532
+        one
+        0022
+        /made/here
+        PATH=/bin
+        PWD=/made/here
+        SHLVL=1
+        pid 1
+        app
+        bin
+        data
+        dev
+        etc
+        made
+        proc
+        tmp
+        fd
+        full
+        null
+        ptmx
+        pts
+        random
+        shm
+        stderr
+        stdin
+        stdout
+        urandom
+        zero
+        65532 65532 700 /data
+        65532 65532 600 /data/file
+        65532 65532 1777 /tmp
+        65532 65532 755 /bin/busybox
+        /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3
+        not a tty
+        ");
     }
 
     fn only_what_is_the_users_can_be_written(bench: Bench) {
@@ -316,7 +371,9 @@ container_tests! {
         bench.spec.files.push(File { at: path("app/file"), content: b"in".to_vec(), mode: 0o444 });
         bench.spec.files.push(File { at: path("tmp"), content: b"in".to_vec(), mode: 0o444 });
         bench.spec.cwd = path("app/cwd");
-        drop(bench.run("true"));
+        bench.script("true");
+        let error = bench.try_start().unwrap_err().to_string();
+        assert!(error.contains("create /app/"), "{error}");
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     }
 
@@ -374,9 +431,9 @@ container_tests! {
             "stat -c '%a %u' /run/secrets/key; cat /run/secrets/key; rm /run/secrets/key 2>/dev/null && echo gone; \
              chmod 444 /run/secrets/key 2>/dev/null && echo mode; cat /etc/hosts; echo; exec sleep 1000",
         );
-        let mut buffer = [0; 64];
-        let read = run.output.read(&mut buffer).unwrap();
-        assert!(buffer[..read].starts_with(b"correct horsecorrect horse"), "{:?}", &buffer[..read]);
+        let mut text = [0; 27];
+        run.output.read_exact(&mut text).unwrap();
+        assert_eq!(String::from_utf8_lossy(&text), "correct horsecorrect horse\n");
         let found = std::process::Command::new("grep").args(["-rq", "correct horse"]).arg(&bench.work).status();
         assert_eq!(found.unwrap().code(), Some(1), "it is on the disk");
         for process in [run.container.pid().as_raw_pid().to_string().as_str(), "self"] {
@@ -390,7 +447,7 @@ container_tests! {
         for file in ["/etc/shadow", "/root", "/usr", "/sys", "/var", &work, "/proc/1/root/usr"] {
             bench.printed(&format!("test ! -e {file}"));
         }
-        assert_eq!(bench.printed("cd /proc; ls -d [0-9]* | wc -l"), "2\n");
+        assert_eq!(bench.printed("cd /proc; echo [0-9]*"), "1\n");
         assert_eq!(bench.printed("ip -o link | cut -d: -f2; ip -o addr | grep -c 127.0.0.1"), " lo\n1\n");
         assert_eq!(bench.printed("cat /proc/net/route | wc -l; ls /dev/mqueue /sys 2>/dev/null | wc -l"), "1\n0\n");
     }
@@ -413,9 +470,9 @@ container_tests! {
     fn low_ports_and_ping_are_allowed(bench: Bench) {
         let run = bench.start("echo; exec nc -l -p 80 -e echo hello");
         let executed = run.container.exec(&execution(
-            "until netstat -ltn | grep -q :80; do sleep 0.05; done; nc 127.0.0.1 80; ping -c1 -W2 127.0.0.1 >/dev/null && echo pong",
+            "until netstat -ltn | grep -q :80; do sleep 0.05; done; nc 127.0.0.1 80; cat /proc/sys/net/ipv4/ping_group_range",
         )).unwrap();
-        assert_eq!(String::from_utf8(executed.output).unwrap(), "hello\npong\n");
+        assert_eq!(String::from_utf8(executed.output).unwrap(), "hello\n65532\t65532\n");
     }
 
     fn exit_codes_and_signals_are_told(bench: Bench) {
@@ -445,9 +502,9 @@ container_tests! {
     fn an_init_passes_signals_on_and_reaps(bench: Bench) {
         bench.spec.init = true;
         let run = bench.start("(sleep 0.1 & exec true); (setsid sleep 0.1 &) ; sleep 0.5; echo; while true; do sleep 0.05; done");
-        let listed = run.container.exec(&execution("cat /proc/1/comm; ls -1 /proc/1/fd 2>&1 | tail -n 1; ps -o stat,args | grep -c '^Z'")).unwrap();
+        let listed = run.container.exec(&execution("cat /proc/1/comm; readlink /proc/1/exe || echo hidden; cat /proc/1/environ 2>/dev/null || echo hidden; ps -o stat,args | grep -c '^Z'")).unwrap();
         let listed = String::from_utf8(listed.output).unwrap();
-        assert_eq!(listed, "init\nls: /proc/1/fd: Permission denied\n0\n");
+        assert_eq!(listed, "init\nhidden\nhidden\n0\n");
         run.container.signal(Signal::TERM).unwrap();
         assert_eq!(run.container.wait().unwrap(), code(143));
         assert_eq!(bench.run("exit 5").0, code(5));
@@ -456,7 +513,9 @@ container_tests! {
     }
 
     fn signals_are_not_ignored_from_the_start(bench: Bench) {
-        let printed = bench.printed("grep -E '^Sig(Blk|Ign)' /proc/self/status");
+        bench.spec.argv = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"].map(str::to_owned).into();
+        let mut printed = String::new();
+        bench.try_start().unwrap().output.read_to_string(&mut printed).unwrap();
         assert_eq!(printed, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     }
 
@@ -465,10 +524,10 @@ container_tests! {
             bench.spec.argv = vec![program.to_owned()];
             bench.try_start().unwrap_err().to_string()
         };
-        insta::assert_snapshot!(message("absent"), @"");
-        insta::assert_snapshot!(message("/app/file"), @"");
-        insta::assert_snapshot!(message("foreign"), @"");
-        insta::assert_snapshot!(message(""), @"");
+        insta::assert_snapshot!(message("absent"), @"cannot start `absent`: No such file or directory (os error 2); tried /bin/absent");
+        insta::assert_snapshot!(message("/app/file"), @"cannot start `/app/file`: Permission denied (os error 13); tried /app/file");
+        insta::assert_snapshot!(message("foreign"), @"cannot start `foreign`: `/bin/foreign` is there, and its interpreter is not; tried /bin/foreign");
+        insta::assert_snapshot!(message(""), @"cannot start ``: there is no command; tried nothing");
     }
 
     fn a_program_runs_inside_a_container(bench: Bench) {
@@ -479,7 +538,18 @@ container_tests! {
         inside.cwd = path("tmp");
         let executed = run.container.exec(&inside).unwrap();
         assert_eq!((executed.exit_code, executed.timed_out), (4, false));
-        insta::assert_snapshot!(String::from_utf8(executed.output).unwrap(), @"");
+        insta::assert_snapshot!(String::from_utf8(executed.output).unwrap(), @r"
+        65532
+        one
+        /tmp
+        inside
+        NAME=value
+        CapEff:	0000000000000000
+        CapBnd:	0000000000000000
+        NoNewPrivs:	1
+        Seccomp:	2
+        sh: can't create /etc/new: Read-only file system
+        ");
         inside.argv = vec!["absent".to_owned()];
         assert!(matches!(run.container.exec(&inside), Err(Error::NoProgram { .. })));
         let mut loud = execution("yes | head -c 1000000");
@@ -494,7 +564,7 @@ container_tests! {
         inside.timeout = Duration::from_millis(300);
         let executed = run.container.exec(&inside).unwrap();
         assert_eq!(executed, skep::container::Executed { exit_code: 137, output: b"begun\n".to_vec(), timed_out: true });
-        let left = run.container.exec(&execution("ps -o args | grep -v grep | grep sleep")).unwrap();
+        let left = run.container.exec(&execution("ps -o args | grep '^sleep' ")).unwrap();
         assert_eq!(String::from_utf8(left.output).unwrap(), "sleep 1000\n");
     }
 
@@ -547,4 +617,205 @@ container_tests! {
         // Generous: the machine may be busy, and this is no release build.
         assert!(began.elapsed() < Duration::from_secs(5));
     }
+}
+
+/// Namespaces by what `/proc` calls them, of every process that this one may look at.
+fn namespaces() -> BTreeMap<u32, Vec<PathBuf>> {
+    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let of = |pid: u32| {
+        kinds
+            .iter()
+            .flat_map(move |kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")))
+    };
+    pids.map(|pid| (pid, of(pid).collect())).collect()
+}
+
+/// Kills the first process of a world, as a power switch would, and looks whether anything is left.
+#[test]
+fn everything_ends_with_the_world() {
+    const NAME: &str = "everything_ends_with_the_world";
+    if !has_busybox() {
+        return;
+    }
+    if let Some(directory) = std::env::var_os(WORLD) {
+        let mut bench = Bench::new(Path::new(&directory));
+        let mut running = vec![bench.start("setsid sleep 1000 & echo; exec sleep 1000")];
+        bench.spec.init = true;
+        bench.spec.scratch = bench.work.join("second");
+        running.push(bench.start("setsid sleep 1000 & echo; exec sleep 1000"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| running[0].container.exec(&execution("sleep 1000")));
+            while running[0]
+                .container
+                .exec(&execution("pgrep -f 'sh -c sleep'"))
+                .unwrap()
+                .exit_code
+                != 0
+            {}
+            println!("\nready");
+            std::thread::sleep(Duration::from_secs(1000));
+        });
+    }
+    let world = World::start(NAME);
+    world.await_ready();
+    let before = namespaces();
+    let own = &before[&std::process::id()];
+    let pid = world.pid.as_raw_pid().unsigned_abs();
+    // Containers share the world's user namespace's child, and not the namespaces of its process 1.
+    let theirs: BTreeSet<_> = before[&pid]
+        .iter()
+        .filter(|namespace| !own.contains(namespace))
+        .collect();
+    assert_eq!(theirs.len(), 7, "{theirs:?}");
+    let world_of = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("NSpid:"))
+            .unwrap_or("")
+            .to_owned();
+        line.split_whitespace().count()
+    };
+    let descends = |mut at: u32| {
+        while at > 1 && at != pid {
+            let stat = std::fs::read_to_string(format!("/proc/{at}/stat")).unwrap_or_default();
+            let parent = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+            at = parent.unwrap_or(0);
+        }
+        at == pid
+    };
+    let members: Vec<u32> = before.keys().copied().filter(|pid| descends(*pid)).collect();
+    assert!(
+        members.iter().filter(|pid| world_of(**pid) >= 4).count() >= 5,
+        "{members:?}"
+    );
+    let gone: BTreeSet<&PathBuf> = members
+        .iter()
+        .flat_map(|pid| &before[pid])
+        .filter(|ns| !own.contains(ns))
+        .collect();
+    assert!(gone.len() >= 7 + 2 * 6, "{gone:?}");
+    world.kill();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while namespaces()
+        .values()
+        .flatten()
+        .any(|namespace| gone.contains(namespace))
+    {
+        assert!(Instant::now() < deadline, "something is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(
+        !mounts.contains(&world.directory.path().display().to_string()),
+        "{mounts}"
+    );
+    // What a test needs not do either: nothing is mounted, so everything can be removed.
+    let scratch = world.directory.path().join("work/second/root");
+    assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
+}
+
+/// What `script` prints as process 1 of a world, with `input` as its stdin, and as descriptor 3.
+fn detached(script: &str, input: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (mut output, log) = std::io::pipe().unwrap();
+    let pipe_of = |text: &str| {
+        let (read, mut write) = std::io::pipe().unwrap();
+        write.write_all(text.as_bytes()).unwrap();
+        read
+    };
+    let (stdin, other) = (pipe_of(input), pipe_of("other\n"));
+    let pid = detach(&Detached {
+        stub: &exe(),
+        program: Path::new(BUSYBOX),
+        arguments: &["sh", "-ec", script],
+        directory: directory.path(),
+        stdin: Some(stdin.as_fd()),
+        log: log.as_fd(),
+        descriptors: &[other.as_fd()],
+    })
+    .unwrap();
+    drop(log);
+    let mut text = format!("{}\n", getsid(pid) == getsid(rustix::process::getpid()));
+    output.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn getsid(pid: rustix::process::Pid) -> Option<rustix::process::Pid> {
+    rustix::process::getsid(Some(pid)).ok()
+}
+
+#[test]
+fn a_world_is_a_session_of_its_own() {
+    if !has_busybox() {
+        return;
+    }
+    let printed = detached(
+        "echo $$ $(id -u); echo $(ls -A | wc -l) files; cat; cat <&3; echo /proc/self/fd/*; \
+         echo /proc/[0-9]*; ip -o link | cut -d: -f2; umask; \
+         exec grep -E '^(Sig(Ign|Blk)|CapEff|NoNewPrivs)' /proc/self/status",
+        "input\n",
+    );
+    let all = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .unwrap();
+    assert!(
+        u64::from_str_radix(all, 16).unwrap().count_ones() > 30,
+        "{printed}"
+    );
+    insta::assert_snapshot!(printed.replace(all, "all"), @"");
+}
+
+#[test]
+fn what_cannot_be_a_world_says_why() {
+    let log = std::fs::File::open("/dev/null").unwrap();
+    let error = detach(&Detached {
+        stub: &exe(),
+        program: Path::new("/absent"),
+        arguments: &[],
+        directory: Path::new("/"),
+        stdin: None,
+        log: log.as_fd(),
+        descriptors: &[],
+    });
+    insta::assert_snapshot!(error.unwrap_err(), @"cannot build a container: execute /absent: No such file or directory (os error 2)");
+}
+
+#[test]
+fn the_same_as_an_ordinary_user() {
+    if !has_busybox() || !rustix::process::geteuid().is_root() || std::env::var_os("SKEP_TEST_EXE").is_some()
+    {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, name: &str| {
+        let to = directory.path().join(name);
+        std::fs::copy(from, &to).unwrap();
+        to
+    };
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let tests = copy(&std::env::current_exe().unwrap(), "tests");
+    let skep = copy(Path::new(env!("CARGO_BIN_EXE_skep")), "skep");
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
+        .arg(tests)
+        .current_dir(directory.path())
+        .env("SKEP_TEST_EXE", skep)
+        .env("TMPDIR", directory.path())
+        .env("INSTA_UPDATE", "no")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{log}");
+    assert!(
+        log.contains("the_program_is_the_user_of_the_image ... ok"),
+        "{log}"
+    );
 }

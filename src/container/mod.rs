@@ -78,7 +78,7 @@ pub enum Error {
         remedy: Option<String>,
     },
     /// The program cannot be started.
-    #[error("cannot start `{program}`: {reason}; tried {}", tried.join(", "))]
+    #[error("cannot start `{program}`: {reason}; tried {}", if tried.is_empty() { "nothing".to_owned() } else { tried.join(", ") })]
     NoProgram {
         /// The first argument.
         program: String,

@@ -163,12 +163,26 @@ fn every_signal() -> libc::sigset_t {
     set
 }
 
+/// How many signals the kernel knows.
+const SIGNALS: usize = 64;
+
 /// Lets every signal do what it does in a program that has not asked for anything else, and blocks none.
 /// What was ignored, such as SIGPIPE by Rust's runtime, would stay so in the next program.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action is no function of ours; signals that have no other are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The C library keeps two signals to itself, which its way to spawn leaves ignored: so not through it.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: all zeroes are the kernel's structure, at most this large, for the default action; signals
+        // that have no other are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SIGNALS / 8,
+            )
+        };
     }
     let set = every_signal();
     // SAFETY: the set is live, and the old one is not asked for.
