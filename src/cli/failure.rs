@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use crate::digest::Digest;
-use crate::{assemble, build, engine, fetch, project, publish, push, store};
+use crate::{assemble, build, engine, fetch, project, publish, push, store, supervisor};
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,18 @@ impl From<publish::Error> for Failure {
                 push::Kind::Internal => Kind::Bug,
             },
             _ => Kind::User,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<supervisor::Error> for Failure {
+    fn from(error: supervisor::Error) -> Failure {
+        let kind = match error {
+            supervisor::Error::Store(error) => return error.into(),
+            supervisor::Error::Cancelled => Kind::Interrupted,
+            supervisor::Error::Refused(_) => Kind::Refused,
+            _ => Kind::Environment,
         };
         Failure::new(kind, error.to_string())
     }

@@ -43,7 +43,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153; // 0 is March
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, next_year) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (era * 400 + year + next_year, month, day)
 }
 
@@ -75,6 +79,8 @@ pub struct Supervisor {
     pub version: String,
     /// Whether it was asked to stop.
     pub stopping: bool,
+    /// Why it cannot keep what should run, if it cannot.
+    pub trouble: Option<String>,
 }
 
 /// A port of the host.

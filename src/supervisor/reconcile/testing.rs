@@ -219,7 +219,9 @@ impl World {
                 assert!(self.fakes.insert(run, fake).is_none());
             }
             Act::Signal { run, .. } => {
-                let Some(fake) = self.fakes.get_mut(&run) else { return };
+                let Some(fake) = self.fakes.get_mut(&run) else {
+                    return;
+                };
                 fake.asked = true;
                 let (name, stops_in) = (fake.name.clone(), fake.behaviour.stops_in);
                 self.log(&format!("signal {name}"));
@@ -265,10 +267,7 @@ impl World {
     fn check(&self) {
         let mut places = BTreeMap::<_, Vec<&Fake>>::new();
         for fake in self.fakes.values() {
-            places
-                .entry((&fake.service, fake.slot))
-                .or_default()
-                .push(fake);
+            places.entry((&fake.service, fake.slot)).or_default().push(fake);
         }
         for fakes in places.values() {
             // The last one decides: it is what was started beside the others.
