@@ -5,5 +5,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // First of all, while there is one thread.
     skep::container::init_if_asked();
+    skep::supervisor::run_if_asked();
     skep::cli::main()
 }

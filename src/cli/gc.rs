@@ -4,7 +4,7 @@ use indicatif::HumanBytes;
 
 use super::failure::{Failure, Kind};
 use super::{Context, stdout};
-use crate::registry;
+use crate::{registry, rollout, supervisor};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +30,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let store = context.store()?;
-    let report = store.gc(arguments.keep, &registry::collect(store.root())?)?;
+    let mut spare = registry::collect(store.root())?;
+    spare.extend(supervisor::roots(&store).map_err(rollout::TargetError::from)?);
+    let report = store.gc(arguments.keep, &spare)?;
     match context.json {
         true => stdout::print_json(&report),
         false => stdout::print(&format!(

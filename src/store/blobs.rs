@@ -156,7 +156,7 @@ impl Store {
     }
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join(disk::fanned("blobs", &digest.hex()))
+        self.root.join(super::blob_place(digest))
     }
 
     pub(super) fn exec_path(&self, digest: &Digest) -> PathBuf {

@@ -138,7 +138,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
 const LONG_PATH: usize = 2_000;
 
 /// Removes whatever stands at `path`, directories without permissions and of any depth included.
-pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     let mut pending = vec![path.to_owned()];
     let mut moved = 0;
     while let Some(next) = pending.last().cloned() {

@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use super::error::Error;
 use super::{Store, disk, durable, results};
 use crate::digest::Digest;
-use crate::tree::{Directories as _, Node};
+use crate::tree::{Directories as _, Node, Tree};
 
 /// Files removed in one turn.
 const BATCH: usize = 500;
@@ -44,7 +44,7 @@ struct Mark {
 
 impl Store {
     /// Removes the least recently used results and content above `budget` bytes. `spare` are blobs that
-    /// must stay, such as what the embedded registry's tags name.
+    /// must stay, such as what the embedded registry's tags and previews name.
     pub fn gc(&self, budget: u64, spare: &[Digest]) -> Result<GcReport, Error> {
         let bound = self.oldest_lease()? - durable::CLOCK_SLACK;
         let mut mark = Mark::default();
@@ -103,16 +103,34 @@ impl Store {
     /// What a result names and `mark` does not have yet, as far as it is here: a result with a gap is a miss
     /// when it is next asked for.
     fn named_by(&self, path: &Path, mark: &Mark) -> HashSet<Digest> {
-        let mut named = HashSet::new();
         let Some(result) = fs::read(path)
             .ok()
             .and_then(|bytes| results::open_envelope(&bytes))
         else {
-            return named;
+            return HashSet::new();
         };
         let is_new = |digest: &Digest| !mark.blobs.contains(&digest.hex());
+        let mut named = self.below(result.outputs.values().copied(), is_new);
         named.extend(result.metadata.iter().chain(&result.log).copied().filter(is_new));
-        let mut pending: Vec<Digest> = result.outputs.values().copied().collect();
+        named
+    }
+
+    /// Everything that `trees` are made of, as far as it is here: for [`Store::gc`] to spare.
+    pub fn contents(&self, trees: &[Tree]) -> Vec<Digest> {
+        let metadata = trees.iter().filter_map(|tree| tree.metadata);
+        let roots = trees.iter().map(|tree| tree.root);
+        let below = self.below(roots, |_| true);
+        below.into_iter().chain(metadata).collect()
+    }
+
+    /// The directories `roots` and everything below that is new, as far as it is here.
+    fn below(
+        &self,
+        roots: impl IntoIterator<Item = Digest>,
+        is_new: impl Fn(&Digest) -> bool,
+    ) -> HashSet<Digest> {
+        let mut named = HashSet::new();
+        let mut pending: Vec<Digest> = roots.into_iter().collect();
         while let Some(root) = pending.pop() {
             if !is_new(&root) || !named.insert(root) {
                 continue;

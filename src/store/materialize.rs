@@ -15,7 +15,7 @@ impl Store {
     /// A directory that holds the tree `root`, as a path from the store's root. Complete and checked when
     /// it is there; files have the mode 0644 or 0755, directories 0755, all of them [`super::MTIME`].
     pub fn materialize(&self, root: &Digest) -> Result<PathBuf, Error> {
-        let relative = disk::fanned("trees", &root.hex());
+        let relative = super::tree_place(root);
         let place = self.root.join(&relative);
         {
             let _sweep = self.rely_on_content()?;

@@ -13,6 +13,7 @@
 //! | `tmp/<id>/`         | what that process is writing                                                   |
 //! | `locks/<hex>`       | an action that runs right now, in whichever process                            |
 //! | `notes/<project>.*` | small records about a project, such as which key each label had                |
+//! | `previews/<id>`     | the path of a preview's state directory, whose trees collection spares         |
 //! | `generation`        | bumped when content goes: by collection and by repair                          |
 //! | `complete.<n>`      | keys of results found complete in generation `n`                               |
 //! | `synced`, `boot`    | since when everything is on the platter, and in which boot that was recorded   |
@@ -40,6 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use blobs::{BlobReader, BlobWriter};
+pub(crate) use disk::remove_tree;
 pub use error::Error;
 pub use fsck::FsckReport;
 pub use gc::GcReport;
@@ -105,6 +107,16 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Where the tree `root` is once it was materialized, from a store's root.
+pub fn tree_place(root: &Digest) -> PathBuf {
+    disk::fanned("trees", &root.hex())
+}
+
+/// Where a blob is, from a store's root.
+pub fn blob_place(digest: &Digest) -> PathBuf {
+    disk::fanned("blobs", &digest.hex())
 }
 
 fn check_format(root: &Path) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Fingerprint;
-use crate::tree::Tree;
+use crate::tree::{Tree, TreePath};
 
 /// The most replicas that one service may have.
 pub const MAX_REPLICAS: u32 = 64;
@@ -272,8 +272,8 @@ impl ServiceSpec {
             .chain(self.mounts.iter().map(|mount| &mount.at))
             .chain(self.tmpfs.iter().map(|tmpfs| &tmpfs.at))
             .chain([&self.cwd]);
-        let climbs = |path: &&String| !path.starts_with('/') || path.split('/').any(|part| part == "..");
-        match paths.find(climbs) {
+        let wrong = |path: &&String| !path.starts_with('/') || path.parse::<TreePath>().is_err();
+        match paths.find(wrong) {
             Some(path) => Err(SpecError::Path(path.clone())),
             None => Ok(()),
         }

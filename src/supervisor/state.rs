@@ -79,6 +79,8 @@ pub struct Supervisor {
     pub version: String,
     /// Whether it was asked to stop.
     pub stopping: bool,
+    /// Why it cannot keep what should run, if it cannot.
+    pub trouble: Option<String>,
 }
 
 /// A port of the host.

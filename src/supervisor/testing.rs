@@ -1,9 +1,17 @@
 //! What tests of the supervisor share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::driver::{Driver, Hands, Message};
+use super::place::Place;
+use super::reconcile::{Act, Event, Routes, RunId};
 use super::spec::{Condition, Healthcheck, Order, Restart, ServiceSpec, Test, Update};
+use super::state::End;
 use crate::digest::Digest;
 use crate::tree::Tree;
 
@@ -62,4 +70,76 @@ pub(super) fn healthcheck() -> Healthcheck {
         start_period: ms(0),
         start_interval: ms(500),
     }
+}
+
+/// Hands that start nothing: every container is up at once, and ends when it is asked to.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) messages: Sender<Message>,
+    pub(super) listeners: BTreeMap<u16, TcpListener>,
+}
+
+impl Hands for Idle {
+    fn perform(&mut self, act: Act) {
+        let event = match act {
+            Act::Start { run, .. } => Event::Started {
+                run,
+                addresses: BTreeMap::new(),
+            },
+            Act::Signal { run, .. } | Act::Kill { run } => Event::Ended {
+                run,
+                end: End::Code(0),
+                tail: Vec::new(),
+            },
+            Act::Probe { run, .. } => Event::Probed {
+                run,
+                passed: true,
+                output: String::new(),
+            },
+            Act::Exit => return,
+        };
+        self.messages.send(Message::Event(event)).unwrap();
+    }
+
+    fn route(&mut self, _from: &Routes, _to: &Routes) {}
+
+    fn listen(&mut self, port: u16, listener: TcpListener) -> io::Result<()> {
+        self.listeners.insert(port, listener);
+        Ok(())
+    }
+
+    fn listening(&self) -> Vec<u16> {
+        self.listeners.keys().copied().collect()
+    }
+
+    fn close(&mut self, port: u16) {
+        self.listeners.remove(&port);
+    }
+
+    fn tail(&self, run: RunId) -> Vec<String> {
+        vec![format!("line of {run}")]
+    }
+}
+
+/// Leaves a state directory as a supervisor does that was killed after one service was put.
+pub(super) fn driven(place: &Place, service: &str, spec: &ServiceSpec) {
+    place.lay_out().unwrap();
+    let (messages, received) = std::sync::mpsc::channel();
+    let idle = Idle {
+        messages: messages.clone(),
+        listeners: BTreeMap::new(),
+    };
+    let mut driver = Driver::new(place.clone(), idle, 1).unwrap();
+    for event in [
+        Event::Put {
+            service: service.to_owned(),
+            spec: Arc::new(spec.clone()),
+            replicas: 1,
+            hold: None,
+        },
+        Event::Stop { forget: false },
+    ] {
+        messages.send(Message::Event(event)).unwrap();
+    }
+    driver.run(&received);
 }

@@ -39,6 +39,8 @@ pub struct Preview {
     /// The directory of the stack file.
     directory: PathBuf,
     registry: Settings,
+    /// A program that can be a supervisor.
+    program: PathBuf,
     cancel: Cancel,
     /// Images that were looked up, by digest.
     roots: Mutex<BTreeMap<String, Root>>,
@@ -59,6 +61,7 @@ impl Preview {
             store,
             directory,
             registry,
+            program: crate::build::sandbox_program(),
             cancel,
             roots: Mutex::default(),
         }
@@ -72,7 +75,7 @@ impl Preview {
         }
         let _lock = self.files.lock(owner)?;
         // One that died left files behind, which only another one knows to remove.
-        let client = supervisor::start(&self.files.directory, &self.store)?;
+        let client = supervisor::start(&self.program, &self.files.directory, &self.store)?;
         client.stop(&self.store, volumes, &self.cancel)?;
         self.files.remove("journal.json")?;
         if volumes {
@@ -88,7 +91,7 @@ impl Preview {
     /// The supervisor, started if it does not live.
     fn supervisor(&self) -> Result<Client, Error> {
         self.files.create()?;
-        Ok(supervisor::start(&self.files.directory, &self.store)?)
+        Ok(supervisor::start(&self.program, &self.files.directory, &self.store)?)
     }
 
     /// The supervisor, if it lives.
@@ -291,8 +294,8 @@ impl Target for Preview {
     fn observe(&self) -> Result<Observed, Error> {
         let Some(mut client) = self.connect()? else {
             return Ok(Observed {
-                secrets: supervisor::kept(&self.files.directory, supervisor::Object::Secret)?,
-                configs: supervisor::kept(&self.files.directory, supervisor::Object::Config)?,
+                secrets: supervisor::versions(&self.files.directory, supervisor::Kind::Secret)?,
+                configs: supervisor::versions(&self.files.directory, supervisor::Kind::Config)?,
                 ..Observed::default()
             });
         };
@@ -472,10 +475,10 @@ fn history_file(id: &ReleaseId) -> String {
     format!("history/{id}.json")
 }
 
-fn object(kind: Kind) -> supervisor::Object {
+fn object(kind: Kind) -> supervisor::Kind {
     match kind {
-        Kind::Secret => supervisor::Object::Secret,
-        Kind::Config => supervisor::Object::Config,
+        Kind::Secret => supervisor::Kind::Secret,
+        Kind::Config => supervisor::Kind::Config,
     }
 }
 

@@ -55,9 +55,8 @@ impl Reconciler {
     /// What is to be kept.
     pub(in crate::supervisor) fn desired(&self) -> Desired {
         let mut desired = Desired::default();
-        // A supervisor that stops leaves nothing to go on with.
         let services = self.services.iter().filter(|(_, service)| !service.removing);
-        for (name, service) in services.filter(|_| !self.stopping) {
+        for (name, service) in services.filter(|_| !self.forget) {
             let mut slots = BTreeMap::new();
             for (number, slot) in &service.slots {
                 if let Some(wanted) = &slot.wanted {

@@ -28,9 +28,9 @@ use std::time::Duration;
 use super::spec::{ServiceSpec, Test};
 use super::state::{End, Stamp};
 pub(super) use desired::Desired;
-pub(super) use observe::Views;
 use run::Run;
 use service::Service;
+pub(super) use slot::container;
 use task::Task;
 
 /// How long a replica that works gets no new requests before it is asked to end.
@@ -71,8 +71,8 @@ pub(super) enum Event {
     },
     /// Somebody wants a task to end.
     StopTask { name: String },
-    /// Somebody wants everything to end.
-    Stop,
+    /// Somebody wants everything to end, for good or until the next start.
+    Stop { forget: bool },
     /// A container is up.
     Started {
         run: RunId,
@@ -118,9 +118,9 @@ pub(super) enum Act {
 /// Where requests go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
-    /// For each network, the addresses of each name.
+    /// For each network, the addresses of each name. One of which no replica is ready has none.
     pub(super) names: BTreeMap<String, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
-    /// For each port of the host that a service publishes, the network, address and port of each replica.
+    /// For each port of the host that a service publishes, where its replicas listen.
     pub(super) ports: BTreeMap<u16, BTreeSet<(Ipv4Addr, u16)>>,
 }
 
@@ -132,6 +132,8 @@ pub(super) struct Reconciler {
     last_run: RunId,
     wake: Option<Duration>,
     stopping: bool,
+    /// Whether the next supervisor has nothing to go on with.
+    forget: bool,
     exited: bool,
 }
 
@@ -208,8 +210,23 @@ impl Reconciler {
     /// Where requests are to go.
     pub(super) fn routes(&self) -> Routes {
         let mut routes = Routes::default();
+        let mut neighbours = BTreeSet::new();
         for (name, service) in &self.services {
             service.routes(name, &mut routes);
+            let specs = service.runs().map(|run| &run.spec);
+            for spec in specs.chain([&service.current.spec]) {
+                let networks = || spec.networks.keys().cloned();
+                neighbours
+                    .extend(networks().flat_map(|one| networks().map(move |other| (one.clone(), other))));
+            }
+        }
+        // Whoever is on two networks asks one of them, and has to find the names of both.
+        let own = routes.names.clone();
+        for (network, other) in neighbours {
+            for (name, addresses) in own.get(&other).into_iter().flatten() {
+                let names = routes.names.entry(network.clone()).or_default();
+                names.entry(name.clone()).or_insert_with(|| addresses.clone());
+            }
         }
         routes
     }
@@ -238,8 +255,9 @@ impl Reconciler {
                     task.stop("stopped on request", turn);
                 }
             }
-            Event::Stop => {
+            Event::Stop { forget } => {
                 self.stopping = true;
+                self.forget |= forget;
                 turn.stopping = true;
             }
             Event::Started { run, addresses } => self.with_run(run, |run| run.started(addresses, turn)),

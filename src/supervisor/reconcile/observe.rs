@@ -12,9 +12,6 @@ use crate::supervisor::state::{self, Replica, ReplicaState};
 pub(in crate::supervisor) struct Views {
     pub(in crate::supervisor) services: BTreeMap<String, state::Service>,
     pub(in crate::supervisor) tasks: BTreeMap<String, state::Task>,
-    /// The service that publishes each port.
-    pub(in crate::supervisor) ports: BTreeMap<u16, String>,
-    pub(in crate::supervisor) stopping: bool,
 }
 
 impl Reconciler {
@@ -29,9 +26,17 @@ impl Reconciler {
         Views {
             services: services.collect(),
             tasks: tasks.collect(),
-            ports: self.ports(),
-            stopping: self.stopping,
         }
+    }
+
+    /// Whether everything is on its way out.
+    pub(in crate::supervisor) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether it is so for good.
+    pub(in crate::supervisor) fn forgets(&self) -> bool {
+        self.forget
     }
 
     /// The service that publishes each port, by its current spec or by what still runs.

@@ -260,6 +260,13 @@ impl Service {
 
     /// Adds where requests to this service go.
     pub(super) fn routes(&self, name: &str, routes: &mut Routes) {
+        let current = (!self.removing).then_some(&self.current.spec);
+        for (network, aliases) in current.iter().flat_map(|spec| &spec.networks) {
+            let names = routes.names.entry(network.clone()).or_default();
+            for name in [name].into_iter().chain(aliases.iter().map(String::as_str)) {
+                names.entry(name.to_owned()).or_default();
+            }
+        }
         for (number, slot) in &self.slots {
             let Some(run) = slot.main.as_ref().filter(|run| run.is_ready()) else {
                 continue;

@@ -109,7 +109,7 @@ fn what_is_unhealthy_gets_no_requests_and_starts_again() {
     };
     world.behave("v1", sick);
     world.put("api", &spec("v1"), 1, None);
-    world.pass(7_000);
+    world.pass(6_000);
     // Healthy at the first check, 100 ms after the start; then every second, and three failures in a row.
     assert_eq!(
         world.done(),
@@ -131,7 +131,7 @@ fn failures_count_after_the_start_period_and_by_the_interval() {
     let mut spec = spec("v1");
     spec.healthcheck.as_mut().unwrap().start_period = ms(5_000);
     world.put("api", &spec, 1, None);
-    world.pass(7_500);
+    world.pass(7_000);
     let reason = world.service("api").replicas[0].reason.clone();
     assert_eq!(reason.as_deref(), Some("not healthy yet: bad"));
     assert_eq!(world.done().matches("signal").count(), 0);
@@ -170,6 +170,39 @@ fn asking_for_what_is_there_does_nothing() {
     world.pass(5_000);
     assert_eq!(world.done(), "");
     assert_eq!(world.reconciler.desired(), before);
+}
+
+#[test]
+fn names_are_known_while_nobody_answers_and_across_the_networks_of_one_service() {
+    let mut world = World::default();
+    let on = |networks: &[&str]| {
+        let networks = networks
+            .iter()
+            .map(|name| ((*name).to_owned(), Default::default()));
+        ServiceSpec {
+            networks: networks.collect(),
+            ..spec("v1")
+        }
+    };
+    world.put("web", &on(&["front"]), 1, None);
+    world.put("api", &on(&["back", "front"]), 1, None);
+    world.put("db", &on(&["back"]), 0, None);
+    world.pass(5_000);
+    let names = world.reconciler.routes().names;
+    let front: Vec<_> = names["front"]
+        .iter()
+        .filter(|(name, _)| !name.contains('.'))
+        .collect();
+    let found: Vec<_> = front
+        .iter()
+        .map(|(name, addresses)| (name.as_str(), addresses.len()))
+        .collect();
+    // In this world only `front` gives addresses.
+    assert_eq!(found, [("api", 1), ("db", 0), ("web", 1)]);
+    assert!(names["back"].contains_key("web"));
+    world.remove("api");
+    world.pass(5_000);
+    assert!(!world.reconciler.routes().names["back"].contains_key("web"));
 }
 
 fn run_task(world: &mut World, image: &str) {
@@ -249,7 +282,7 @@ fn everything_stops_at_once_and_then_the_supervisor() {
     world.pass(1_000);
     world.done();
     run_task(&mut world, "hangs");
-    world.deliver(Event::Stop);
+    world.deliver(Event::Stop { forget: true });
     world.pass(10_000);
     assert_eq!(
         world.done(),
@@ -331,6 +364,8 @@ fn image(number: u8, start_first: bool) -> ServiceSpec {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// The world's own rules hold throughout, and in the end there is what was asked for last.
     #[test]
     fn whatever_happens_the_last_word_is_what_runs(deeds in deeds(), start_first in any::<bool>()) {
@@ -353,10 +388,10 @@ proptest! {
         }
         world.behaviours.clear();
         world.put("api", &image(2, start_first), 3, None);
-        world.pass(120_000);
+        world.pass(20_000);
         // One that was still as broken as when it was started may have stopped the update once.
         world.put("api", &image(2, start_first), 3, None);
-        world.pass(120_000);
+        world.pass(20_000);
         prop_assert!(world.service("api").is_converged(), "{:#?}", world.service("api"));
         prop_assert_eq!(world.running("api"), ["v2"; 3]);
     }
