@@ -122,6 +122,7 @@ impl<'a> Deployment<'a> {
             Arc::clone(&setting.store),
             directory.unwrap_or_else(|| project.root.clone()),
             Settings::current(plain_http),
+            build::sandbox_program(),
             setting.cancel.clone(),
         );
         Ok(Deployment {

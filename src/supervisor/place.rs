@@ -186,7 +186,11 @@ impl Place {
 
     /// Removes everything but logs; and volumes, with the secrets that what is in them may need, only if told.
     pub(super) fn forget(&self, volumes: bool) -> io::Result<()> {
-        let stays: &[&str] = if volumes { &[] } else { &["volumes", "secrets", "configs"] };
+        let stays: &[&str] = if volumes {
+            &[]
+        } else {
+            &["volumes", "secrets", "configs"]
+        };
         let goes = ["containers", "volumes", "secrets", "configs"];
         for name in goes.iter().filter(|name| !stays.contains(name)) {
             empty(&self.path(name))?;
@@ -201,7 +205,9 @@ impl Place {
 /// The names of the versions of secrets or configs in a state directory, whether its supervisor lives or not.
 pub fn versions(directory: &Path, kind: Kind) -> Result<BTreeSet<String>, Error> {
     let place = Place::at(directory);
-    place.names(kind).map_err(|error| Error::at(&place.path(kind.directory()), error))
+    place
+        .names(kind)
+        .map_err(|error| Error::at(&place.path(kind.directory()), error))
 }
 
 /// The content of a version in a state directory; `None` if it is not there.

@@ -16,8 +16,8 @@ use spec::Surroundings;
 
 use super::history::{Journal, Record};
 use super::target::{
-    self, Endpoint, Error, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step,
-    Target, Task, TaskState,
+    Endpoint, Error, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step, Target,
+    Task, TaskState,
 };
 use super::watch::Reason;
 use crate::cancel::Cancel;
@@ -48,12 +48,14 @@ pub struct Preview {
 
 impl Preview {
     /// The preview whose state is in `state`. Images that are not in `store` are pulled as `registry` says; paths of
-    /// the stack file begin at `directory`.
+    /// the stack file begin at `directory`, and
+    /// `program` is one that can be a supervisor.
     pub fn new(
         state: PathBuf,
         store: Arc<Store>,
         directory: PathBuf,
         registry: Settings,
+        program: PathBuf,
         cancel: Cancel,
     ) -> Preview {
         Preview {
@@ -61,7 +63,7 @@ impl Preview {
             store,
             directory,
             registry,
-            program: crate::build::sandbox_program(),
+            program,
             cancel,
             roots: Mutex::default(),
         }
@@ -91,7 +93,11 @@ impl Preview {
     /// The supervisor, started if it does not live.
     fn supervisor(&self) -> Result<Client, Error> {
         self.files.create()?;
-        Ok(supervisor::start(&self.program, &self.files.directory, &self.store)?)
+        Ok(supervisor::start(
+            &self.program,
+            &self.files.directory,
+            &self.store,
+        )?)
     }
 
     /// The supervisor, if it lives.
@@ -152,7 +158,6 @@ impl Preview {
     fn service_specs(&self, record: &Record) -> Result<BTreeMap<String, ServiceSpec>, Error> {
         let around = Surroundings {
             store: &self.store,
-            stack: &record.stack,
             release: &record.release,
             directory: &self.directory,
         };

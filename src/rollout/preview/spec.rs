@@ -8,7 +8,7 @@ use super::user::{self, Account};
 use crate::release::{Release, Version};
 use crate::rollout::target::Error;
 use crate::rootfs::{self, Root};
-use crate::stack::{self, Grant, HealthTest, Service, Stack};
+use crate::stack::{self, Grant, HealthTest, Service};
 use crate::store::Store;
 use crate::supervisor::{
     Condition, FileMount, Healthcheck, Mount, MountSource, Order, Restart, ServiceSpec, Test, Tmpfs, Update,
@@ -30,7 +30,6 @@ const MONITOR: Duration = Duration::from_secs(1);
 /// What is needed beside the service itself.
 pub(super) struct Surroundings<'a> {
     pub store: &'a Store,
-    pub stack: &'a Stack,
     pub release: &'a Release,
     /// The directory of the stack file, which paths in it begin at.
     pub directory: &'a Path,
