@@ -61,7 +61,7 @@ pub(super) fn exec(container: &Container, execution: &Execution) -> std::result:
         argv: execution.argv.clone(),
         env: execution.env.clone(),
         cwd: execution.cwd.clone(),
-        identity: container.spec.clone(),
+        identity: container.identity.clone(),
     });
     let mut running = Running {
         stub,

@@ -128,7 +128,7 @@ pub struct Descriptors<'a> {
 #[derive(Debug)]
 pub struct Container {
     exe: PathBuf,
-    spec: Identity,
+    identity: Identity,
     pid: Pid,
     pidfd: OwnedFd,
     exit: Mutex<Option<Exit>>,

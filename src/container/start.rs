@@ -53,7 +53,7 @@ pub(super) fn start(
     };
     let container = Container {
         exe: exe.to_owned(),
-        spec: Identity {
+        identity: Identity {
             uid: spec.uid,
             gid: spec.gid,
         },

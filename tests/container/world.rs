@@ -24,78 +24,84 @@ fn namespaces() -> BTreeMap<u32, Vec<PathBuf>> {
     pids.map(|pid| (pid, of(pid).collect())).collect()
 }
 
-/// Kills the first process of a world, as a power switch would, and looks whether anything is left.
-#[test]
-fn everything_ends_with_the_world() {
-    const NAME: &str = concat!(module_path!(), "::everything_ends_with_the_world");
-    if !has_busybox() {
-        return;
+/// A field of `/proc/PID/status`.
+fn status(pid: u32, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned())
+}
+
+fn descends(from: u32, mut pid: u32) -> bool {
+    while pid > 1 && pid != from {
+        pid = status(pid, "PPid")
+            .and_then(|parent| parent.parse().ok())
+            .unwrap_or(0);
     }
-    if let Some(directory) = std::env::var_os(WORLD) {
-        let mut bench = Bench::new(Path::new(&directory));
-        let mut running = vec![bench.start("setsid sleep 1000 & echo; exec sleep 1000")];
-        bench.spec.init = true;
-        bench.spec.scratch = bench.work.join("second");
-        running.push(bench.start("setsid sleep 1000 & echo; exec sleep 1000"));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                running[0]
-                    .container
-                    .exec(&execution("echo > /tmp/up; sleep 1000; true"))
-            });
-            while running[0]
+    pid == from
+}
+
+/// Two containers, with two processes each, and a program run inside one of them.
+fn fill(mut bench: Bench) {
+    let script = "setsid sleep 1000 & echo; exec sleep 1000";
+    let first = bench.start(script);
+    bench.spec.init = true;
+    bench.spec.scratch = bench.work.join("second");
+    let _second = bench.start(script);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            first
+                .container
+                .exec(&execution("echo > /tmp/up; sleep 1000; true"))
+        });
+        let is_up = || {
+            first
                 .container
                 .exec(&execution("test -e /tmp/up"))
                 .unwrap()
                 .exit_code
-                != 0
-            {}
-            println!("\nready");
-            std::thread::sleep(Duration::from_secs(1000));
-        });
+                == 0
+        };
+        while !is_up() {}
+        println!("\nready");
+        std::thread::sleep(Duration::from_secs(1000));
+    });
+}
+
+/// Kills the first process of a world, as a power switch would, and looks whether anything is left.
+#[test]
+fn everything_ends_with_the_world() {
+    if !has_busybox() {
+        return;
     }
-    let world = World::start(NAME);
+    if let Some(directory) = std::env::var_os(WORLD) {
+        fill(Bench::new(Path::new(&directory)));
+        return;
+    }
+    let world = World::start(concat!(module_path!(), "::everything_ends_with_the_world"));
     world.await_ready();
     let before = namespaces();
     let own = &before[&std::process::id()];
     let pid = world.pid.as_raw_pid().unsigned_abs();
-    // Containers share the world's user namespace's child, and not the namespaces of its process 1.
-    let theirs: BTreeSet<_> = before[&pid]
-        .iter()
-        .filter(|namespace| !own.contains(namespace))
-        .collect();
-    assert_eq!(theirs.len(), 7, "{theirs:?}");
-    let world_of = |pid: u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("NSpid:"))
-            .unwrap_or("")
-            .to_owned();
-        line.split_whitespace().count()
-    };
-    let descends = |mut at: u32| {
-        while at > 1 && at != pid {
-            let stat = std::fs::read_to_string(format!("/proc/{at}/stat")).unwrap_or_default();
-            let parent = stat
-                .rsplit(") ")
-                .next()
-                .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-            at = parent.unwrap_or(0);
-        }
-        at == pid
-    };
-    let members: Vec<u32> = before.keys().copied().filter(|pid| descends(*pid)).collect();
     assert!(
-        members.iter().filter(|pid| world_of(**pid) >= 4).count() >= 5,
-        "{members:?}"
+        before[&pid].iter().all(|namespace| !own.contains(namespace)),
+        "{before:?}"
     );
-    let gone: BTreeSet<&PathBuf> = members
-        .iter()
-        .flat_map(|pid| &before[pid])
-        .filter(|ns| !own.contains(ns))
+    let members: Vec<u32> = before
+        .keys()
+        .copied()
+        .filter(|member| descends(pid, *member))
         .collect();
-    assert!(gone.len() >= 7 + 2 * 6, "{gone:?}");
+    let depth = |pid: u32| status(pid, "NSpid").map_or(0, |pids| pids.split_whitespace().count());
+    let outermost = depth(pid);
+    let contained = members
+        .iter()
+        .filter(|member| depth(**member) > outermost)
+        .count();
+    assert!(contained >= 2 + 3 + 2, "{members:?}");
+    let gone: BTreeSet<&PathBuf> = members.iter().flat_map(|member| &before[member]).collect();
+    assert!(gone.len() >= 7 + 2 * 7, "{gone:?}");
     world.kill();
     let deadline = Instant::now() + Duration::from_secs(10);
     while namespaces()
@@ -107,13 +113,15 @@ fn everything_ends_with_the_world() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    assert!(
-        !mounts.contains(&world.directory.path().display().to_string()),
-        "{mounts}"
+    let directory = world.directory.path();
+    assert!(!mounts.contains(&directory.display().to_string()), "{mounts}");
+    // Where the second root was put together nothing is mounted, and nothing was written.
+    assert_eq!(
+        std::fs::read_dir(directory.join("work/second/root"))
+            .unwrap()
+            .count(),
+        0
     );
-    // What a test needs not do either: nothing is mounted, so everything can be removed.
-    let scratch = world.directory.path().join("work/second/root");
-    assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
 }
 
 /// What `script` prints as process 1 of a world, with `input` as its stdin, and as descriptor 3.
