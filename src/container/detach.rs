@@ -34,6 +34,9 @@ pub struct Detached<'a> {
     /// Its working directory, such as the store's root. As root skep gives up its privileges first, and can
     /// then reach a store in root's home by a path from here only.
     pub directory: &'a Path,
+    /// Directories that are mounted on others, for this world alone: from where the caller can reach them to
+    /// paths from `directory`. Nothing else of the caller's can be reached by who gave up being root.
+    pub mounts: &'a [(&'a Path, &'a Path)],
     /// Its stdin; `/dev/null` if absent.
     pub stdin: Option<BorrowedFd<'a>>,
     /// Its stdout and stderr.
@@ -48,6 +51,7 @@ pub(super) struct World {
     drop_to: Option<u32>,
     program: PathBuf,
     arguments: Vec<String>,
+    mounts: Vec<(PathBuf, PathBuf)>,
     has_stdin: bool,
 }
 
@@ -66,6 +70,7 @@ pub fn detach(detached: &Detached<'_>) -> std::result::Result<Pid, Error> {
         drop_to: drop_to(),
         program: detached.program.to_owned(),
         arguments: detached.arguments.iter().map(|text| (*text).to_owned()).collect(),
+        mounts: detached.mounts.iter().map(|(from, to)| (from.to_path_buf(), to.to_path_buf())).collect(),
         has_stdin: detached.stdin.is_some(),
     });
     let descriptors: Vec<_> = [detached.log]
@@ -130,8 +135,21 @@ pub(super) fn stub(world: &World, socket: UnixStream, descriptors: Vec<OwnedFd>)
 
 /// Enters the namespaces; gives process 1 to the stub, and `None` to process 1.
 fn enter(world: &World) -> Result<Option<Pid>> {
+    let mounts = || -> Result<()> {
+        let mut mounts = world.mounts.iter();
+        mounts.try_for_each(|(from, to)| mounts::bind(from, to, mounts::OUTPUT))
+    };
+    if world.drop_to.is_some() {
+        sys::unshare(libc::CLONE_NEWNS).during(|| "unshare the mount namespace".to_owned())?;
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .during(|| "make mounts private".to_owned())?;
+        mounts()?;
+    }
     enter_user_namespace(world.drop_to, 0, 0)?;
     sys::unshare(sys::NAMESPACES).during(|| "unshare the other namespaces".to_owned())?;
+    if world.drop_to.is_none() {
+        mounts()?;
+    }
     rustix::process::setsid().during(|| "begin a session".to_owned())?;
     sys::fork().during(|| "fork".to_owned())
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,11 +17,15 @@ use super::containers::Containers;
 use super::driver::Driver;
 use super::place::Place;
 use super::{Error, protocol, roots, server, threads};
-use crate::container::{Detached, detach, inherited};
+use crate::container::{Detached, detach};
 use crate::store::{SANDBOX_UID, Store};
 
 /// The first argument of a supervisor. The second is its directory, for whoever looks at the processes.
 const ARGUMENT: &str = "supervise-preview";
+
+/// Where a supervisor, and the stubs of its containers, have the state directory: from the store's root, which
+/// they stand in. Outside of their mount namespace it is empty.
+const MOUNT: &str = "preview";
 
 /// How long a supervisor that somebody else starts may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,6 +70,8 @@ pub fn connect(directory: &Path) -> Result<Option<Client>, Error> {
 fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Error> {
     let failed = |error| Error::at(directory, error);
     let opened = open(directory).map_err(failed)?;
+    let mount = store.root().join(MOUNT);
+    fs::create_dir_all(&mount).map_err(|error| Error::at(&mount, error))?;
     let place = Place::at(directory);
     // Before anything is looked at: from now on, collection spares what is named there.
     roots::register(store, directory)?;
@@ -92,7 +98,8 @@ fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Err
         directory: store.root(),
         stdin: Some(theirs.as_fd()),
         log: log.as_fd(),
-        descriptors: &[opened.as_fd()],
+        mounts: &[(&opened, Path::new(MOUNT))],
+        descriptors: &[],
     })?;
     drop(theirs);
     let answer = protocol::send(&ours, &pid.as_raw_pid())
@@ -107,13 +114,13 @@ fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Err
 }
 
 /// The state directory, made if it is missing, belongs to whoever the supervisor will be.
-fn open(directory: &Path) -> io::Result<File> {
+fn open(directory: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(directory, Some(SANDBOX_UID), Some(SANDBOX_UID))?;
     }
-    File::open(directory)
+    directory.canonicalize()
 }
 
 /// If this process was started to be a supervisor, is that and does not return. To be called early, while
@@ -137,10 +144,7 @@ fn supervise() -> io::Result<()> {
     let pid: u32 = protocol::receive(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     drop(reader);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    let directory = inherited(0)?;
-    // Stubs of containers have no such descriptor, but they see that of process 1.
-    let place = PathBuf::from(format!("/proc/1/fd/{}", directory.as_raw_fd()));
-    let place = Place::at(&place);
+    let place = Place::at(Path::new(MOUNT));
     let lock = match place.lock() {
         Ok(Some(lock)) => lock,
         Ok(None) => return protocol::send(&starter, &Answer::Taken),

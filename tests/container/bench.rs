@@ -118,6 +118,7 @@ impl World {
             directory: store.root(),
             stdin: None,
             log: log.as_fd(),
+            mounts: &[],
             descriptors: &[skep.as_fd(), tests.as_fd()],
         });
         let pid = pid.unwrap();

@@ -142,6 +142,7 @@ fn detached(script: &str, input: &str) -> String {
         directory: directory.path(),
         stdin: Some(stdin.as_fd()),
         log: log.as_fd(),
+        mounts: &[],
         descriptors: &[other.as_fd()],
     })
     .unwrap();
@@ -201,6 +202,7 @@ fn what_cannot_be_a_world_says_why() {
         directory: Path::new("/"),
         stdin: None,
         log: log.as_fd(),
+        mounts: &[],
         descriptors: &[],
     });
     insta::assert_snapshot!(error.unwrap_err(), @"cannot build a container: execute /absent: No such file or directory (os error 2)");
