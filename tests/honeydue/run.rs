@@ -49,8 +49,15 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Kills it, and waits until nothing of it is left: the next one wants its port and its files.
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        let pid = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        // The first process of its namespace, which takes the others along and is waited for by `unshare`.
+        match children.trim().parse().ok().and_then(Pid::from_raw) {
+            Some(first) => drop(rustix::process::kill_process(first, Signal::KILL)),
+            None => self.signal(Signal::KILL),
+        }
         let _ = self.0.wait();
     }
 }
