@@ -33,13 +33,13 @@ pub enum Error {
     Build(#[from] build::Error),
     /// Repositories and tags.
     #[error(transparent)]
-    Publish(#[from] publish::Error),
+    Publish(Box<publish::Error>),
     /// The stack file, its variables, secrets and configs.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     /// The rollout.
     #[error(transparent)]
-    Rollout(#[from] rollout::Error),
+    Rollout(Box<rollout::Error>),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -68,6 +68,18 @@ pub enum Error {
         /// The release.
         id: ReleaseId,
     },
+}
+
+impl From<rollout::Error> for Error {
+    fn from(error: rollout::Error) -> Error {
+        Error::Rollout(Box::new(error))
+    }
+}
+
+impl From<publish::Error> for Error {
+    fn from(error: publish::Error) -> Error {
+        Error::Publish(Box::new(error))
+    }
 }
 
 /// Who asks, and from where.

@@ -199,8 +199,8 @@ impl From<deploy::Error> for Failure {
         match error {
             Error::Project(error) => error.into(),
             Error::Build(error) => error.into(),
-            Error::Publish(error) => error.into(),
-            Error::Rollout(error) => error.into(),
+            Error::Publish(error) => (*error).into(),
+            Error::Rollout(error) => (*error).into(),
             Error::Target(error) => error.into(),
             Error::Prepare(rollout::PrepareError::Target(error)) => error.into(),
             Error::Prepare(error @ rollout::PrepareError::Environment(_)) => {

@@ -70,7 +70,11 @@ pub fn detach(detached: &Detached<'_>) -> std::result::Result<Pid, Error> {
         drop_to: drop_to(),
         program: detached.program.to_owned(),
         arguments: detached.arguments.iter().map(|text| (*text).to_owned()).collect(),
-        mounts: detached.mounts.iter().map(|(from, to)| (from.to_path_buf(), to.to_path_buf())).collect(),
+        mounts: detached
+            .mounts
+            .iter()
+            .map(|(from, to)| (from.to_path_buf(), to.to_path_buf()))
+            .collect(),
         has_stdin: detached.stdin.is_some(),
     });
     let descriptors: Vec<_> = [detached.log]
@@ -141,8 +145,11 @@ fn enter(world: &World) -> Result<Option<Pid>> {
     };
     if world.drop_to.is_some() {
         sys::unshare(libc::CLONE_NEWNS).during(|| "unshare the mount namespace".to_owned())?;
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .during(|| "make mounts private".to_owned())?;
+        mount_change(
+            "/",
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        )
+        .during(|| "make mounts private".to_owned())?;
         mounts()?;
     }
     enter_user_namespace(world.drop_to, 0, 0)?;

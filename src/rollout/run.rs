@@ -86,7 +86,7 @@ pub enum Error {
         /// What was done last.
         step: String,
         /// Why.
-        reason: Reason,
+        reason: Box<Reason>,
         /// The release that runs.
         to: ReleaseId,
         /// Where the schema stands now, if the failed release migrated it.
@@ -100,7 +100,7 @@ pub enum Error {
         /// What was done last.
         step: String,
         /// Why.
-        reason: Reason,
+        reason: Box<Reason>,
         /// What stands now, for a person.
         stands: String,
     },
@@ -439,66 +439,54 @@ impl<'a> Rollout<'a> {
             self.say(step, StepState::Failed, Some(reason.message.clone()));
         }
         let release = self.record.release.id.clone();
-        let schema = self
-            .record
-            .release
-            .migration
-            .and_then(|migration| migration.after);
-        let back = match previous {
-            Some(previous) if self.touched && !self.journal.rollback && previous.release.id != release => {
-                Some((previous.release.id.clone(), self.go_back(previous)))
+        let back = previous
+            .filter(|previous| self.touched && !self.journal.rollback && previous.release.id != release);
+        let back = back.map(|previous| (previous.release.id.clone(), self.go_back(previous)));
+        self.record_failure(&reason, matches!(back, Some((_, Ok(())))));
+        let reason = Box::new(reason);
+        let stands = match back {
+            Some((to, Ok(()))) => {
+                let schema = self
+                    .record
+                    .release
+                    .migration
+                    .and_then(|migration| migration.after);
+                return Error::RolledBack {
+                    release,
+                    step,
+                    reason,
+                    to,
+                    schema,
+                };
             }
-            _ => None,
+            Some((to, Err(why))) => format!("going back to {to} failed too: {why}"),
+            None if self.journal.rollback => "it stands where it stopped".to_owned(),
+            None if self.touched => {
+                "it stands where it stopped, because there is no release to go back to".to_owned()
+            }
+            None => "no service was touched".to_owned(),
         };
-        let rolled_back = matches!(back, Some((_, Ok(()))));
+        Error::Stands {
+            release,
+            step,
+            reason,
+            stands,
+        }
+    }
+
+    fn record_failure(&mut self, reason: &Reason, rolled_back: bool) {
         self.record.outcome = Outcome::Failed {
             at: now(),
             reason: reason.message.clone(),
             rolled_back,
         };
-        let recorded = self.setting.target.record(&self.record);
-        let recorded = recorded.and_then(|()| self.setting.target.write_journal(None));
+        let target = self.setting.target;
+        let recorded = target
+            .record(&self.record)
+            .and_then(|()| target.write_journal(None));
         if let Err(error) = recorded {
-            self.setting
-                .events
-                .warn(format!("the failure could not be recorded: {error}"));
-        }
-        match back {
-            Some((to, Ok(()))) => Error::RolledBack {
-                release,
-                step,
-                reason,
-                to,
-                schema,
-            },
-            Some((to, Err(why))) => {
-                let stands = format!("going back to {to} failed too: {why}");
-                Error::Stands {
-                    release,
-                    step,
-                    reason,
-                    stands,
-                }
-            }
-            None if self.touched => {
-                let stands =
-                    "it stands where it stopped, because there is no release to go back to".to_owned();
-                Error::Stands {
-                    release,
-                    step,
-                    reason,
-                    stands,
-                }
-            }
-            None => {
-                let stands = "no service was touched".to_owned();
-                Error::Stands {
-                    release,
-                    step,
-                    reason,
-                    stands,
-                }
-            }
+            let message = format!("the failure could not be recorded: {error}");
+            self.setting.events.warn(message);
         }
     }
 

@@ -284,8 +284,8 @@ mod tests {
         }
         place.forget(false).unwrap();
         assert!(place.volume("data").exists() && !place.container("api.1.1").exists());
-        assert!(!place.path("secrets/key").exists() && !place.path("desired.json").exists());
+        assert!(place.path("secrets/key").exists() && !place.path("desired.json").exists());
         place.forget(true).unwrap();
-        assert!(!place.volume("data").exists());
+        assert!(!place.volume("data").exists() && !place.path("secrets/key").exists());
     }
 }

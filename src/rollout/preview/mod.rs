@@ -372,18 +372,20 @@ impl Target for Preview {
 
     fn put(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<(), Error> {
         let mut client = self.supervisor()?;
-        Ok(match kind {
-            Kind::Secret => client.put_secret(version.as_str(), content)?,
-            Kind::Config => client.put_config(version.as_str(), content)?,
-        })
+        let put = match kind {
+            Kind::Secret => client.put_secret(version.as_str(), content),
+            Kind::Config => client.put_config(version.as_str(), content),
+        };
+        Ok(put?)
     }
 
     fn delete(&self, kind: Kind, version: &Version) -> Result<(), Error> {
         let mut client = self.supervisor()?;
-        Ok(match kind {
-            Kind::Secret => client.delete_secret(version.as_str())?,
-            Kind::Config => client.delete_config(version.as_str())?,
-        })
+        let deleted = match kind {
+            Kind::Secret => client.delete_secret(version.as_str()),
+            Kind::Config => client.delete_config(version.as_str()),
+        };
+        Ok(deleted?)
     }
 
     fn start_task(&self, task: &Task, record: &Record) -> Result<(), Error> {

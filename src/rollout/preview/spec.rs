@@ -51,8 +51,6 @@ pub(super) fn spec(
     env.extend(service.environment.clone());
     env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     env.entry("HOME".to_owned()).or_insert(home);
-    let update = service.deploy.update_config.as_ref();
-    let restart = service.deploy.restart_policy.clone().unwrap_or_default();
     Ok(ServiceSpec {
         image: image.to_owned(),
         root: root.tree,
@@ -85,31 +83,8 @@ pub(super) fn spec(
             .map(|port| (port.published.unwrap_or(port.target), port.target))
             .collect(),
         healthcheck: healthcheck(service, config),
-        restart: Restart {
-            condition: match restart.condition {
-                Some(stack::RestartCondition::None) => Condition::None,
-                Some(stack::RestartCondition::OnFailure) => Condition::OnFailure,
-                _ => Condition::Any,
-            },
-            delay: restart.delay.map_or(RESTART_DELAY, |span| span.0),
-            max_attempts: restart
-                .max_attempts
-                .filter(|attempts| *attempts > 0)
-                .map(saturated),
-            window: restart.window.map_or(Duration::ZERO, |span| span.0),
-        },
-        update: Update {
-            order: match update.and_then(|update| update.order) {
-                Some(stack::Order::StartFirst) => Order::StartFirst,
-                _ => Order::StopFirst,
-            },
-            delay: update
-                .and_then(|update| update.delay)
-                .map_or(Duration::ZERO, |span| span.0),
-            monitor: update
-                .and_then(|update| update.monitor)
-                .map_or(MONITOR, |span| span.0),
-        },
+        restart: restart(service),
+        update: update(service),
         read_only: service.read_only,
         init: service.init.unwrap_or(false),
         extra_hosts: service
@@ -118,6 +93,35 @@ pub(super) fn spec(
             .map(|host| (host.name.clone(), host.address.clone()))
             .collect(),
     })
+}
+
+fn restart(service: &Service) -> Restart {
+    let policy = service.deploy.restart_policy.clone().unwrap_or_default();
+    Restart {
+        condition: match policy.condition {
+            Some(stack::RestartCondition::None) => Condition::None,
+            Some(stack::RestartCondition::OnFailure) => Condition::OnFailure,
+            _ => Condition::Any,
+        },
+        delay: policy.delay.map_or(RESTART_DELAY, |span| span.0),
+        max_attempts: policy
+            .max_attempts
+            .filter(|attempts| *attempts > 0)
+            .map(saturated),
+        window: policy.window.map_or(Duration::ZERO, |span| span.0),
+    }
+}
+
+fn update(service: &Service) -> Update {
+    let policy = service.deploy.update_config.clone().unwrap_or_default();
+    Update {
+        order: match policy.order {
+            Some(stack::Order::StartFirst) => Order::StartFirst,
+            _ => Order::StopFirst,
+        },
+        delay: policy.delay.map_or(Duration::ZERO, |span| span.0),
+        monitor: policy.monitor.map_or(MONITOR, |span| span.0),
+    }
 }
 
 /// How many replicas a service has here: one machine has one of a global service.
