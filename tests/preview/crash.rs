@@ -1,0 +1,154 @@
+//! skep and the supervisor, killed at any instant of a rollout: the next command finishes or undoes it, and leaves
+//! nothing half-way and nobody behind.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::bench::{As, Bench, has_busybox, served, token};
+use super::processes::until;
+
+/// Kills in each of the four tests: 40 in all.
+const TIMES: u32 = 10;
+
+/// Numbers that differ from run to run.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Random(now.as_nanos() as u64)
+    }
+
+    /// From 0 up to 1.
+    fn next(&mut self) -> f64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f64 / (1_u64 << 24) as f64
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Skep,
+    Supervisor,
+    Both,
+}
+
+/// Version `version` with a migration and a secret of its own is what the next release is.
+fn next(bench: &Bench, version: &str) {
+    bench.configure(&format!(
+        "probes = {{ web = [{{ path = \"/cgi-bin/version\", count = 2, interval = \"20ms\" }}] }}\n\
+         migrate = {{ service = \"web\", command = [\"/migrate\", \"up\", \"0\", \"{version}\"] }}"
+    ));
+    bench.set("VERSION", version);
+    bench.set("TOKEN", &token(version));
+}
+
+/// Starts a rollout and kills `victim` after `after`. Whether there was a rollout to kill.
+fn kill_half_way(bench: &Bench, victim: Victim, after: Duration) -> bool {
+    let mut command = bench.command(&["rollout", "preview"]);
+    let mut rollout = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(after);
+    let supervisor = bench.supervisor();
+    let under_way = rollout.try_wait().unwrap().is_none();
+    if victim != Victim::Supervisor {
+        rollout.kill().unwrap();
+    }
+    if victim != Victim::Skep {
+        kill_process(supervisor, Signal::KILL).unwrap();
+        gone(bench, supervisor);
+    }
+    // One whose supervisor died says so, or has started another one.
+    rollout.wait().unwrap();
+    under_way
+}
+
+/// Everything of a supervisor ends with it.
+fn gone(bench: &Bench, supervisor: Pid) {
+    until("the supervisor is gone", || {
+        !bench.processes().iter().any(|process| process.pid == supervisor)
+    });
+}
+
+/// The version of the release that runs, by what it is recorded with.
+fn recorded(bench: &Bench, status: &Value) -> String {
+    let history = bench.json(&["history", "preview"]);
+    let mut records = history.as_array().unwrap().iter();
+    let current = records
+        .find(|record| record["release"]["id"] == status["release"])
+        .unwrap();
+    assert_eq!(current["outcome"]["state"], "succeeded", "{history}");
+    let version = current["release"]["secrets"]["token"].as_str().unwrap();
+    let secret = std::fs::read_to_string(bench.state().join("secrets").join(version)).unwrap();
+    secret.strip_prefix(&token("")).unwrap().to_owned()
+}
+
+fn killed(who: As, victim: Victim) {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::new(who);
+    next(&bench, "0");
+    bench.succeed(&["release", "preview"]);
+    next(&bench, "1");
+    let began = Instant::now();
+    bench.succeed(&["rollout", "preview"]);
+    let whole = began.elapsed();
+    let mut random = Random::new();
+    let mut under_way = 0;
+    for time in 0..TIMES {
+        let version = (time + 2).to_string();
+        next(&bench, &version);
+        let after = whole.mul_f64(random.next());
+        under_way += u32::from(kill_half_way(&bench, victim, after));
+        let back = random.next() < 0.5;
+        let ran = bench.skep(&[if back { "rollback" } else { "rollout" }, "preview"]);
+        assert_eq!(
+            ran.code, 0,
+            "time {time}, {victim:?} after {after:?}, back: {back}: {}",
+            ran.stderr
+        );
+        let status = bench.settled();
+        let runs = recorded(&bench, &status);
+        println!("time {time}: {victim:?} after {after:?}, back: {back}, runs {runs}");
+        assert!(back || runs == version, "{runs} runs, and not {version}");
+        for _ in 0..4 {
+            assert_eq!(bench.served(), served(&runs));
+        }
+    }
+    assert!(
+        under_way > TIMES / 2,
+        "only {under_way} of {TIMES} were under way"
+    );
+    bench.succeed(&["down", "preview"]);
+    bench.nothing_is_left();
+}
+
+#[test]
+fn skep_killed_at_any_instant() {
+    killed(As::Caller, Victim::Skep);
+}
+
+#[test]
+fn skep_of_an_ordinary_user_killed_at_any_instant() {
+    killed(As::Ordinary, Victim::Skep);
+}
+
+#[test]
+fn the_supervisor_killed_at_any_instant() {
+    killed(As::Ordinary, Victim::Supervisor);
+}
+
+#[test]
+fn both_killed_at_any_instant() {
+    killed(As::Caller, Victim::Both);
+}
