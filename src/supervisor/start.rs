@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use super::containers::Containers;
 use super::driver::Driver;
 use super::place::Place;
 use super::{Error, protocol, roots, server, threads};
-use crate::container::{Detached, detach, inherited};
+use crate::container::{Detached, detach};
 use crate::store::{SANDBOX_UID, Store};
 
-/// The first argument of a supervisor. The second is its directory, for whoever looks at the processes.
+/// The first argument of a supervisor. The second is its state directory.
 const ARGUMENT: &str = "supervise-preview";
 
 /// How long a supervisor that somebody else starts may take.
@@ -65,7 +65,8 @@ pub fn connect(directory: &Path) -> Result<Option<Client>, Error> {
 
 fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Error> {
     let failed = |error| Error::at(directory, error);
-    let opened = open(directory).map_err(failed)?;
+    make(directory).map_err(failed)?;
+    let directory = &directory.canonicalize().map_err(failed)?;
     let place = Place::at(directory);
     // Before anything is looked at: from now on, collection spares what is named there.
     roots::register(store, directory)?;
@@ -84,15 +85,17 @@ fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Err
     let log = options.create(true).append(true).mode(0o600).open(&log_path);
     let log = log.map_err(|error| Error::at(&log_path, error))?;
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let shown = directory.display().to_string();
+    let path = directory
+        .to_str()
+        .ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
     let pid = detach(&Detached {
         stub: program,
         program,
-        arguments: &[ARGUMENT, &shown],
+        arguments: &[ARGUMENT, path],
         directory: store.root(),
         stdin: Some(theirs.as_fd()),
         log: log.as_fd(),
-        descriptors: &[opened.as_fd()],
+        descriptors: &[],
     })?;
     drop(theirs);
     let answer = protocol::send(&ours, &pid.as_raw_pid())
@@ -107,23 +110,23 @@ fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Err
 }
 
 /// The state directory, made if it is missing, belongs to whoever the supervisor will be.
-fn open(directory: &Path) -> io::Result<File> {
+fn make(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(directory, Some(SANDBOX_UID), Some(SANDBOX_UID))?;
     }
-    File::open(directory)
+    Ok(())
 }
 
 /// If this process was started to be a supervisor, is that and does not return. To be called early, while
 /// there is one thread.
 pub fn run_if_asked() {
-    if std::env::args()
-        .nth(1)
-        .is_some_and(|argument| argument == ARGUMENT)
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(verb), Some(directory)) = (arguments.next(), arguments.next())
+        && verb == ARGUMENT
     {
-        std::process::exit(match supervise() {
+        std::process::exit(match supervise(Path::new(&directory)) {
             Ok(()) => 0,
             Err(_) => 1,
         });
@@ -131,20 +134,17 @@ pub fn run_if_asked() {
 }
 
 /// The supervisor's life. An error is for when its starter has gone.
-fn supervise() -> io::Result<()> {
+fn supervise(directory: &Path) -> io::Result<()> {
     let starter = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut reader = BufReader::new(starter.try_clone()?);
     let pid: u32 = protocol::receive(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     drop(reader);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    let directory = inherited(0)?;
-    // Stubs of containers have no such descriptor, but they see that of process 1.
-    let place = PathBuf::from(format!("/proc/1/fd/{}", directory.as_raw_fd()));
-    let place = Place::at(&place);
+    let place = Place::at(directory);
     let lock = match place.lock() {
         Ok(Some(lock)) => lock,
         Ok(None) => return protocol::send(&starter, &Answer::Taken),
-        Err(error) => return protocol::send(&starter, &Answer::Failed(error.to_string())),
+        Err(error) => return protocol::send(&starter, &Answer::Failed(unreachable(directory, &error))),
     };
     match prepare(&place, &lock, pid) {
         Err(reason) => protocol::send(&starter, &Answer::Failed(reason)),
@@ -153,6 +153,18 @@ fn supervise() -> io::Result<()> {
             drop(starter);
             supervisor.run(&place)
         }
+    }
+}
+
+/// Why the state directory is of no use, and what helps.
+fn unreachable(directory: &Path, error: &io::Error) -> String {
+    let shown = directory.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "{shown}: {error}; as root, skep runs previews as uid {SANDBOX_UID}, which has to reach it: set \
+             XDG_STATE_HOME to a directory that everybody may pass through"
+        ),
+        _ => format!("{shown}: {error}"),
     }
 }
 
@@ -187,13 +199,20 @@ fn prepare(place: &Place, mut lock: &File, pid: u32) -> Result<Prepared, String>
     // The network first: it needs a process with one thread.
     let containers = Containers::new(place.clone(), sender.clone())?;
     let driver = Driver::new(place.clone(), containers, pid).map_err(failed("read what should run"))?;
-    let listener = UnixListener::bind(&socket).map_err(failed("listen"))?;
+    let listener = listen(place).map_err(failed("listen"))?;
     Ok(Prepared {
         driver,
         messages,
         sender,
         listener,
     })
+}
+
+/// The address of a socket is short, and the directory's path may not be.
+fn listen(place: &Place) -> io::Result<UnixListener> {
+    let directory = File::open(place.path("."))?;
+    let path = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd());
+    UnixListener::bind(path)
 }
 
 impl Prepared {
