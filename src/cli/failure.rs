@@ -213,7 +213,10 @@ impl From<deploy::Error> for Failure {
                 };
                 Failure::new(kind, error.to_string())
             }
+            error @ Error::AcrossMigration { .. } => Failure::new(Kind::Refused, error.to_string()),
             error @ (Error::NoTag { .. }
+            | Error::NoEarlier { .. }
+            | Error::NoService { .. }
             | Error::NoRelease { .. }
             | Error::Unknown { .. }
             | Error::Prepare(_)) => Failure::new(Kind::User, error.to_string()),
