@@ -398,3 +398,7 @@ fn bounded_random(length: usize) -> io::Result<Vec<u8>> {
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     Ok(random)
 }
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

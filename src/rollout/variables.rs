@@ -6,7 +6,7 @@ use std::path::Path;
 /// The variables of `text`; the message of an error names `file` and the line.
 ///
 /// Empty lines and those that begin with `#` are passed over, and so is `export ` before a name. A value may stand
-/// in single or double quotes, which do not belong to it.
+/// in single or double quotes, which do not belong to it; without them, ` #` begins a comment.
 pub(super) fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, String>, String> {
     let mut variables = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
@@ -43,7 +43,8 @@ fn unquoted(value: &str) -> Option<&str> {
             return rest.strip_suffix(quote);
         }
     }
-    Some(value)
+    let comment = value.find(" #").unwrap_or(value.len());
+    Some(value[..comment].trim_end())
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
     fn lines_are_read_as_a_shell_reads_them() {
         let text = "# a\n\nA=1\nexport B=\"two words\"\nC='$x'\nD=a=b # c\n";
         let variables = parse(text, Path::new("prod.env")).unwrap();
-        let expected = [("A", "1"), ("B", "two words"), ("C", "$x"), ("D", "a=b # c")];
+        let expected = [("A", "1"), ("B", "two words"), ("C", "$x"), ("D", "a=b")];
         assert_eq!(
             variables,
             expected
