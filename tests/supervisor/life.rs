@@ -121,6 +121,28 @@ fn after_it_was_killed_nothing_is_left_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn killed_at_any_instant_of_an_update_it_finishes_that() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut client = bench.client();
+    client.put(&bench.store, "web", &bench.web("0"), 2, None).unwrap();
+    converged(&mut client, "web");
+    for instant in 1..=8 {
+        let spec = bench.web(&instant.to_string());
+        client.put(&bench.store, "web", &spec, 2, None).unwrap();
+        std::thread::sleep(ms(instant * 67));
+        kill(client.observe().unwrap().supervisor.pid);
+        client = bench.client();
+        let state = converged(&mut client, "web");
+        assert_eq!(state.services["web"].spec, spec.fingerprint().hex());
+    }
+    let containers = std::fs::read_dir(bench.state().join("containers")).unwrap();
+    assert_eq!(containers.count(), 2);
+}
+
+#[test]
 fn a_machine_that_shuts_down_asks_and_what_should_run_is_kept() {
     if !has_busybox() {
         return;
@@ -183,4 +205,21 @@ fn it_stays_small_with_ten_replicas() {
     std::thread::sleep(ms(1_000));
     let used = memory(state.supervisor.pid);
     assert!(used < 30 << 10, "{used} KiB");
+    // Stubs that did their work are gone, and so is whoever they left behind.
+    let dead = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") Z ")
+    };
+    let few = || {
+        processes(state.supervisor.pid)
+            .iter()
+            .filter(|pid| dead(pid))
+            .count()
+            == 0
+    };
+    // One that is just being waited for is no harm.
+    assert!((0..50).any(|_| {
+        std::thread::sleep(ms(10));
+        few()
+    }));
 }
