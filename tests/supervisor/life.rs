@@ -54,7 +54,7 @@ fn many_that_start_it_at_once_get_the_same() {
 }
 
 #[test]
-fn stopping_leaves_no_process_and_no_mount_but_volumes_and_their_secrets() {
+fn stopping_leaves_no_process_and_no_mount_but_volumes_and_secrets() {
     if !has_busybox() {
         return;
     }
@@ -78,10 +78,8 @@ fn stopping_leaves_no_process_and_no_mount_but_volumes_and_their_secrets() {
     assert!(connect(&bench.state()).unwrap().is_none());
     assert_eq!(bench.printed("api"), ["asked", "asked"]);
     let count = |name| std::fs::read_dir(bench.state().join(name)).unwrap().count();
-    assert_eq!(
-        [count("containers"), count("secrets"), count("volumes")],
-        [0, 1, 1]
-    );
+    let counts = || ["containers", "secrets", "volumes"].map(count);
+    assert_eq!(counts(), [0, 1, 1]);
     let volume = bench.state().join("volumes/data");
     assert_eq!(std::fs::read(volume.join("new")).unwrap(), b"kept\n");
     assert_eq!(std::fs::read(volume.join("file")).unwrap(), b"of the image\n");
@@ -89,7 +87,7 @@ fn stopping_leaves_no_process_and_no_mount_but_volumes_and_their_secrets() {
     let mut client = bench.client();
     assert!(client.observe().unwrap().services.is_empty());
     client.stop(&bench.store, true, &Cancel::default()).unwrap();
-    assert_eq!([count("secrets"), count("volumes")], [0, 0]);
+    assert_eq!(counts(), [0, 0, 0]);
 }
 
 #[test]
@@ -118,6 +116,28 @@ fn after_it_was_killed_nothing_is_left_and_the_next_one_goes_on() {
         (task.state, task.exit.as_ref().map(|exit| &exit.end)),
         (TaskState::Failed, Some(&End::Unseen))
     );
+    let containers = std::fs::read_dir(bench.state().join("containers")).unwrap();
+    assert_eq!(containers.count(), 2);
+}
+
+#[test]
+fn killed_at_any_instant_of_an_update_it_finishes_that() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut client = bench.client();
+    client.put(&bench.store, "web", &bench.web("0"), 2, None).unwrap();
+    converged(&mut client, "web");
+    for instant in 1..=8 {
+        let spec = bench.web(&instant.to_string());
+        client.put(&bench.store, "web", &spec, 2, None).unwrap();
+        std::thread::sleep(ms(instant * 67));
+        kill(client.observe().unwrap().supervisor.pid);
+        client = bench.client();
+        let state = converged(&mut client, "web");
+        assert_eq!(state.services["web"].spec, spec.fingerprint().hex());
+    }
     let containers = std::fs::read_dir(bench.state().join("containers")).unwrap();
     assert_eq!(containers.count(), 2);
 }
@@ -185,4 +205,21 @@ fn it_stays_small_with_ten_replicas() {
     std::thread::sleep(ms(1_000));
     let used = memory(state.supervisor.pid);
     assert!(used < 30 << 10, "{used} KiB");
+    // Stubs that did their work are gone, and so is whoever they left behind.
+    let dead = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") Z ")
+    };
+    let few = || {
+        processes(state.supervisor.pid)
+            .iter()
+            .filter(|pid| dead(pid))
+            .count()
+            == 0
+    };
+    // One that is just being waited for is no harm.
+    assert!((0..50).any(|_| {
+        std::thread::sleep(ms(10));
+        few()
+    }));
 }
