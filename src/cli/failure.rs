@@ -213,7 +213,13 @@ impl From<deploy::Error> for Failure {
                 };
                 Failure::new(kind, error.to_string())
             }
+            Error::Blocked { ref findings, .. } => {
+                let mut failure = Failure::new(Kind::Refused, error.to_string());
+                failure.details.extend(findings.iter().map(ToString::to_string));
+                failure
+            }
             error @ (Error::NoTag { .. }
+            | Error::Lint(_)
             | Error::NoRelease { .. }
             | Error::Unknown { .. }
             | Error::Prepare(_)) => Failure::new(Kind::User, error.to_string()),
