@@ -1,12 +1,15 @@
 //! From a project to what runs in one of its environments: builds what the stack file names, makes a release of it,
 //! and hands it to a rollout. Prints nothing.
 
+mod lints;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::build::{self, Request, Setting};
+use crate::lint::{self, Finding};
 use crate::platform::{Arch, Platform};
 use crate::project::{self, Environment, TargetKind};
 use crate::publish;
@@ -18,6 +21,8 @@ use crate::rollout::{
 };
 use crate::source;
 use crate::stack::Reading;
+
+use lints::Judge;
 
 /// How long a stage of a rollout may take, if the environment does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -37,6 +42,17 @@ pub enum Error {
     /// The stack file, its variables, secrets and configs.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// What skep.toml says of lints.
+    #[error(transparent)]
+    Lint(#[from] lint::Error),
+    /// Lints that block; at least one.
+    #[error("`{environment}` is left as it is: {} it; `skep lint {environment}` says why", lint::blocking(.findings.len()))]
+    Blocked {
+        /// The environment.
+        environment: String,
+        /// What they found.
+        findings: Vec<Finding>,
+    },
     /// The rollout.
     #[error(transparent)]
     Rollout(Box<rollout::Error>),
@@ -281,13 +297,16 @@ impl<'a> Deployment<'a> {
 
     fn prepare(&self, images: &Images) -> Result<(Record, Contents), Error> {
         let project = &self.setting.project;
-        let reading = rollout::read_stack(project, self.environment, self.asker.variable)?;
-        for note in &reading.notes {
+        let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
+        for note in &source.reading.notes {
             self.setting
                 .events
                 .warn(format!("{}: `{}` {}", note.place, note.key, note.why));
         }
-        let (images, sources) = self.images(images, &reading)?;
+        let judge = Judge::new(self, &source)?;
+        judge.before_images()?;
+        let (images, sources) = self.images(images, &source.reading)?;
+        judge.with_images(&images)?;
         let wish = Wish {
             images,
             sources,
@@ -298,7 +317,7 @@ impl<'a> Deployment<'a> {
             &self.target,
             project,
             self.environment,
-            reading,
+            source.reading,
             wish,
         )?)
     }

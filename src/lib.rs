@@ -16,6 +16,7 @@ pub mod engine;
 pub mod event;
 pub mod fetch;
 pub mod image;
+pub mod lint;
 pub mod lock;
 pub mod network;
 pub mod plan;

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-pub use git::{Revision, revision};
+pub use git::{Revision, revision, tracked};
 
 use crate::digest::Digest;
 use crate::plan::Source;
