@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 
 /// Fails with `Refused` if something blocks.
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
-    let report = deploy::within(context, &arguments.environment, true, |deployment, _| {
+    let report = deploy::within(context, &arguments.environment, true, |deployment| {
         deployment.lint(arguments.target)
     })?;
     match context.json {

@@ -64,7 +64,7 @@ impl Bench {
         let project = Project::open(self.directory.path()).unwrap();
         let environment = project.environment("here").unwrap();
         let reading = read_stack(&project, environment, &|_| None)?;
-        assert_eq!(targets(&reading.stack), ["api"]);
+        assert_eq!(targets(&reading.reading.stack), ["api"]);
         let image = ReleasedImage {
             repository: "app/api".to_owned(),
             digest: "sha256:1".to_owned(),
@@ -76,7 +76,7 @@ impl Bench {
             by: "me@here",
             variable: &|_| None,
         };
-        prepare(&self.target, &project, environment, reading, wish)
+        prepare(&self.target, &project, environment, reading.reading, wish)
     }
 
     /// Has the target run what was prepared.
