@@ -120,8 +120,8 @@ fn one(
             Some(state) if state.exit_code.is_some() => {
                 let why = state
                     .reason
-                    .unwrap_or_else(|| format!("exited with code {}", state.exit_code.unwrap_or(-1)));
-                return Err(end(format!("`{}` {why}", command.join(" "))));
+                    .unwrap_or_else(|| format!("exit code {}", state.exit_code.unwrap_or(-1)));
+                return Err(end(format!("`{}` failed: {why}", command.join(" "))));
             }
             _ => {}
         }

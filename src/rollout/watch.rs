@@ -91,7 +91,8 @@ fn hopeless(task: &Replica) -> Option<Reason> {
     let what = match task.state {
         State::Failed => "failed",
         State::Unhealthy => "is unhealthy",
-        State::Backoff | State::Starting if task.restarts >= CRASHES => "ends again and again",
+        // While it starts once more, nobody knows yet what it says.
+        State::Backoff if task.restarts >= CRASHES => "ends again and again",
         _ => return None,
     };
     let message = match &task.reason {

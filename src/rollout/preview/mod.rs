@@ -237,13 +237,20 @@ fn replica(service: &str, seen: supervisor::Replica) -> Replica {
         State::Ready | State::Starting | State::Stopping => Vec::new(),
         _ => ending(&seen.tail, seen.health.as_deref()),
     };
+    let reason = match state {
+        // The state says so much already.
+        State::Unhealthy => seen
+            .reason
+            .map(|reason| reason.trim_start_matches("unhealthy: ").to_owned()),
+        _ => seen.reason,
+    };
     Replica {
         name: format!("{service}.{}", seen.slot),
         revision: seen.spec,
         image: seen.image,
         state,
         restarts: seen.restarts,
-        reason: seen.reason,
+        reason,
         lines,
     }
 }
