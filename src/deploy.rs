@@ -215,17 +215,25 @@ impl<'a> Deployment<'a> {
         self.within(|setting| Ok(Rollout::propose(setting, &record)?))
     }
 
-    /// Makes the environment run an earlier release: `id`, or the one that ran before the newest. The schema stays
+    /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
     /// where it is; if the earlier release ran on another one, that is refused unless `across` says that it is meant.
     pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
         let history = self.target.history()?;
         let record = match id {
             Some(id) => self.kept(id)?,
             None => {
-                let mut older = history.iter().skip(1).filter(|record| record.outcome.succeeded());
-                older.next().cloned().ok_or_else(|| Error::NoEarlier {
-                    environment: self.name.clone(),
-                })?
+                // By when they were made: a second rollback goes further back, and not forward again.
+                let made = |record: &Record| record.release.at;
+                let newest = history.first().map(made);
+                let older = history.iter().filter(|record| {
+                    record.outcome.succeeded() && newest.is_some_and(|newest| made(record) < newest)
+                });
+                older
+                    .max_by_key(|record| made(record))
+                    .cloned()
+                    .ok_or_else(|| Error::NoEarlier {
+                        environment: self.name.clone(),
+                    })?
             }
         };
         let schema = |record: &Record| record.release.migration.and_then(|migration| migration.after);
