@@ -1,23 +1,28 @@
 //! From a project to what runs in one of its environments: builds what the stack file names, makes a release of it,
 //! and hands it to a rollout. Prints nothing.
 
+mod lints;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::build::{self, Request, Setting};
+use crate::lint::{self, Finding};
 use crate::platform::{Arch, Platform};
 use crate::project::{self, Environment, TargetKind};
 use crate::publish;
 use crate::registry::{self, Reference, Settings, Tag};
 use crate::release::{ReleaseId, ReleasedImage, SourceRevision};
 use crate::rollout::{
-    self, Contents, Options, PrepareError, Preview, Proposal, Record, Report, Rollout, Target, TargetError,
-    Wish,
+    self, Contents, LogQuery, Options, PrepareError, Preview, Proposal, Record, Report, Rollout, Target,
+    TargetError, Wish,
 };
 use crate::source;
 use crate::stack::Reading;
+
+use lints::Judge;
 
 /// How long a stage of a rollout may take, if the environment does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -37,6 +42,17 @@ pub enum Error {
     /// The stack file, its variables, secrets and configs.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// What skep.toml says of lints.
+    #[error(transparent)]
+    Lint(#[from] lint::Error),
+    /// Lints that block; at least one.
+    #[error("`{environment}` is left as it is: {} it; `skep lint {environment}` says why", lint::blocking(.findings.len()))]
+    Blocked {
+        /// The environment.
+        environment: String,
+        /// What they found.
+        findings: Vec<Finding>,
+    },
     /// The rollout.
     #[error(transparent)]
     Rollout(Box<rollout::Error>),
@@ -59,6 +75,36 @@ pub enum Error {
     NoRelease {
         /// The environment.
         environment: String,
+    },
+    /// There is no release to go back to.
+    #[error(
+        "`{environment}` keeps no earlier release that ran; `skep history {environment}` lists what it keeps"
+    )]
+    NoEarlier {
+        /// The environment.
+        environment: String,
+    },
+    /// The schema would be another one than a release ran on.
+    #[error(
+        "release {id} ran on schema {ran}, and the database is at {stands}, where it stays; if the release can do with that, give `--across-migrations`"
+    )]
+    AcrossMigration {
+        /// The release.
+        id: ReleaseId,
+        /// Where the schema stands.
+        stands: u64,
+        /// Where it stood for the release.
+        ran: u64,
+    },
+    /// A service or task that was never there.
+    #[error("`{environment}` has no service or task `{name}`; it has `{}`", known.join("`, `"))]
+    NoService {
+        /// The environment.
+        environment: String,
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
     },
     /// A release that is not kept.
     #[error("`{environment}` keeps no release `{id}`; `skep history {environment}` lists those that it does")]
@@ -169,19 +215,62 @@ impl<'a> Deployment<'a> {
         self.within(|setting| Ok(Rollout::propose(setting, &record)?))
     }
 
-    /// Makes the environment run an earlier release: `id`, or the one that ran before the newest that did.
-    pub fn rollback(&self, id: Option<&ReleaseId>) -> Result<Report, Error> {
+    /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
+    /// where it is; if the earlier release ran on another one, that is refused unless `across` says that it is meant.
+    pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
+        let history = self.target.history()?;
         let record = match id {
             Some(id) => self.kept(id)?,
             None => {
-                let history = self.target.history()?;
-                let newest = history.first().map(|record| record.release.id.clone());
-                let mut good = history.into_iter().filter(|record| record.outcome.succeeded());
-                let earlier = good.find(|record| Some(&record.release.id) != newest.as_ref());
-                earlier.ok_or_else(|| self.no_release())?
+                // By when they were made: a second rollback goes further back, and not forward again.
+                let made = |record: &Record| record.release.at;
+                let newest = history.first().map(made);
+                let older = history.iter().filter(|record| {
+                    record.outcome.succeeded() && newest.is_some_and(|newest| made(record) < newest)
+                });
+                older
+                    .max_by_key(|record| made(record))
+                    .cloned()
+                    .ok_or_else(|| Error::NoEarlier {
+                        environment: self.name.clone(),
+                    })?
             }
         };
+        let schema = |record: &Record| record.release.migration.and_then(|migration| migration.after);
+        let stands = history.iter().find_map(schema);
+        if let (Some(stands), Some(ran)) = (stands, schema(&record))
+            && stands != ran
+            && !across
+        {
+            return Err(Error::AcrossMigration {
+                id: record.release.id,
+                stands,
+                ran,
+            });
+        }
         self.within(|setting| Ok(Rollout::back(setting, record)?))
+    }
+
+    /// Gives lines of logs to `each`, until there are no more, or with `follow` until interrupted.
+    pub fn logs(&self, query: &LogQuery, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        if let Some(name) = &query.of {
+            let mut known: Vec<String> = self.target.observe()?.tasks.into_keys().collect();
+            let records = self.target.history()?;
+            known.extend(
+                records
+                    .first()
+                    .iter()
+                    .flat_map(|record| record.stack.services.keys().cloned()),
+            );
+            if !known.contains(name) {
+                return Err(Error::NoService {
+                    environment: self.name.clone(),
+                    name: name.clone(),
+                    known,
+                });
+            }
+        }
+        Ok(self.target.logs(query, &self.setting.cancel, each)?)
     }
 
     /// Stops everything. False if there was nothing.
@@ -216,13 +305,16 @@ impl<'a> Deployment<'a> {
 
     fn prepare(&self, images: &Images) -> Result<(Record, Contents), Error> {
         let project = &self.setting.project;
-        let reading = rollout::read_stack(project, self.environment, self.asker.variable)?;
-        for note in &reading.notes {
+        let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
+        for note in &source.reading.notes {
             self.setting
                 .events
                 .warn(format!("{}: `{}` {}", note.place, note.key, note.why));
         }
-        let (images, sources) = self.images(images, &reading)?;
+        let judge = Judge::new(self, &source)?;
+        judge.before_images()?;
+        let (images, sources) = self.images(images, &source.reading)?;
+        judge.with_images(&images)?;
         let wish = Wish {
             images,
             sources,
@@ -233,7 +325,7 @@ impl<'a> Deployment<'a> {
             &self.target,
             project,
             self.environment,
-            reading,
+            source.reading,
             wish,
         )?)
     }

@@ -1,8 +1,8 @@
-//! skep builds a project's container images hermetically, and pushes them by digest.
+//! skep builds a project's container images hermetically, pushes them, and rolls them out by digest.
 //!
 //! Data flows one way, and modules import only from lower floors (ARCHITECTURE.md has the table):
 //!
-//! recipe files → [`plan`] → action results → [`image`] → registry
+//! recipe files → [`plan`] → action results → [`image`] → registry → [`release`] → [`rollout`]
 
 pub mod action;
 pub mod assemble;
@@ -16,6 +16,7 @@ pub mod engine;
 pub mod event;
 pub mod fetch;
 pub mod image;
+pub mod lint;
 pub mod lock;
 pub mod network;
 pub mod plan;

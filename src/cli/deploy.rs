@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, Kind};
 use super::{Context, stdout};
-use crate::build::Setting;
 use crate::deploy::{Asker, Deployment, Images};
 use crate::registry::Tag;
 use crate::release::ReleaseId;
@@ -65,6 +64,9 @@ pub(super) struct Rollback {
     environment: String,
     /// The release [default: the one before]
     id: Option<ReleaseId>,
+    /// Go back to a release that ran on another schema; the schema stays where it is
+    #[arg(long)]
+    across_migrations: bool,
     /// Do not ask whether services answer
     #[arg(long)]
     skip_probes: bool,
@@ -94,7 +96,7 @@ pub(super) fn within<T>(
     context: &Context,
     environment: &str,
     skip_probes: bool,
-    act: impl FnOnce(&Deployment<'_>, &Setting) -> Result<T, crate::deploy::Error>,
+    act: impl FnOnce(&Deployment<'_>) -> Result<T, crate::deploy::Error>,
 ) -> Result<T, Failure> {
     let setting = context.setting()?;
     let variable = |name: &str| std::env::var(name).ok();
@@ -104,8 +106,7 @@ pub(super) fn within<T>(
         variable: &variable,
         skip_probes,
     };
-    let acted =
-        Deployment::open(&setting, environment, asker).and_then(|deployment| act(&deployment, &setting));
+    let acted = Deployment::open(&setting, environment, asker).and_then(|deployment| act(&deployment));
     let done = acted.map_err(|error| Failure::from(error).with_log_ends(&setting.store));
     context.renderer.finish();
     done
@@ -136,7 +137,7 @@ pub(super) fn release(context: &Context, arguments: &Release) -> Result<(), Fail
         context,
         &arguments.environment,
         arguments.skip_probes,
-        |deployment, _| deployment.rollout(&Images::Built),
+        |deployment| deployment.rollout(&Images::Built),
     )?;
     show(context, &arguments.environment, &report);
     Ok(())
@@ -160,7 +161,7 @@ pub(super) fn rollout(context: &Context, arguments: Rollout) -> Result<(), Failu
         context,
         &arguments.environment,
         arguments.skip_probes,
-        |deployment, _| deployment.rollout(&images),
+        |deployment| deployment.rollout(&images),
     )?;
     show(context, &arguments.environment, &report);
     Ok(())
@@ -171,7 +172,7 @@ pub(super) fn rollback(context: &Context, arguments: &Rollback) -> Result<(), Fa
         context,
         &arguments.environment,
         arguments.skip_probes,
-        |deployment, _| deployment.rollback(arguments.id.as_ref()),
+        |deployment| deployment.rollback(arguments.id.as_ref(), arguments.across_migrations),
     )?;
     show(context, &arguments.environment, &report);
     Ok(())
@@ -193,7 +194,7 @@ fn show(context: &Context, environment: &str, report: &Report) {
 
 pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
     let images = arguments.which.images();
-    let proposal = within(context, &arguments.environment, true, |deployment, _| {
+    let proposal = within(context, &arguments.environment, true, |deployment| {
         deployment.plan(&images)
     })?;
     match context.json {
@@ -242,7 +243,7 @@ fn text(proposal: &Proposal, colours: bool) -> String {
 }
 
 pub(super) fn down(context: &Context, arguments: &Down) -> Result<(), Failure> {
-    let was_up = within(context, &arguments.environment, true, |deployment, _| {
+    let was_up = within(context, &arguments.environment, true, |deployment| {
         deployment.down(arguments.volumes)
     })?;
     match (context.json, was_up) {

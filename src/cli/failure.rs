@@ -213,7 +213,16 @@ impl From<deploy::Error> for Failure {
                 };
                 Failure::new(kind, error.to_string())
             }
+            error @ Error::AcrossMigration { .. } => Failure::new(Kind::Refused, error.to_string()),
+            Error::Blocked { ref findings, .. } => {
+                let mut failure = Failure::new(Kind::Refused, error.to_string());
+                failure.details.extend(findings.iter().map(ToString::to_string));
+                failure
+            }
             error @ (Error::NoTag { .. }
+            | Error::Lint(_)
+            | Error::NoEarlier { .. }
+            | Error::NoService { .. }
             | Error::NoRelease { .. }
             | Error::Unknown { .. }
             | Error::Prepare(_)) => Failure::new(Kind::User, error.to_string()),

@@ -6,6 +6,7 @@ mod deploy;
 mod export;
 mod failure;
 mod gc;
+mod lint;
 mod lock;
 mod log;
 mod push;
@@ -66,6 +67,8 @@ enum Verb {
     Rollout(deploy::Rollout),
     /// Show what a rollout would change; nothing is touched
     Plan(deploy::Plan),
+    /// Show what is known to go wrong with an environment before it does
+    Lint(lint::Arguments),
     /// Show what an environment runs
     Status(status::Status),
     /// Show what the services of an environment print
@@ -139,6 +142,7 @@ fn run() -> ExitCode {
         Verb::Preview(arguments) => deploy::preview(&context, &arguments),
         Verb::Rollout(arguments) => deploy::rollout(&context, arguments),
         Verb::Plan(arguments) => deploy::plan(&context, arguments),
+        Verb::Lint(arguments) => lint::run(&context, &arguments),
         Verb::Rollback(arguments) => deploy::rollback(&context, &arguments),
         Verb::Down(arguments) => deploy::down(&context, &arguments),
         Verb::Status(arguments) => status::status(&context, &arguments),

@@ -51,6 +51,8 @@ struct Live {
     bars: MultiProgress,
     summary: ProgressBar,
     running: BTreeMap<String, ProgressBar>,
+    /// The step of a rollout that is under way.
+    step: Option<String>,
 }
 
 impl Renderer {
@@ -170,6 +172,7 @@ impl Live {
             bars,
             summary,
             running: BTreeMap::new(),
+            step: None,
         }
     }
 
@@ -194,6 +197,13 @@ impl Live {
                 }
             }
             _ => {}
+        }
+        if let Event::Step { step, state, .. } = event {
+            self.step = (*state == StepState::Began).then(|| printable(step));
+        }
+        if let Some(step) = &self.step {
+            self.summary.set_message(step.clone());
+            return;
         }
         let done = counts.cached + counts.ran + counts.failed + counts.stopped;
         let mut message = format!("{done}/{} actions, {} cached", counts.planned, counts.cached);

@@ -32,7 +32,7 @@ pub(super) struct Logs {
 }
 
 pub(super) fn status(context: &Context, arguments: &Status) -> Result<(), Failure> {
-    let (observed, journal, history) = within(context, &arguments.environment, true, |deployment, _| {
+    let (observed, journal, history) = within(context, &arguments.environment, true, |deployment| {
         let target = deployment.target();
         Ok((target.observe()?, target.journal()?, target.history()?))
     })?;
@@ -99,7 +99,7 @@ fn status_text(observed: &Observed, journal: Option<&Journal>, current: Option<&
 }
 
 pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Failure> {
-    let history = within(context, &arguments.environment, true, |deployment, _| {
+    let history = within(context, &arguments.environment, true, |deployment| {
         Ok(deployment.target().history()?)
     })?;
     if context.json {
@@ -146,8 +146,8 @@ pub(super) fn logs(context: &Context, arguments: &Logs) -> Result<(), Failure> {
         follow: arguments.follow,
         plain: false,
     };
-    within(context, &arguments.environment, true, |deployment, setting| {
+    within(context, &arguments.environment, true, |deployment| {
         let mut each = |line: &str| stdout::print(&format!("{}\n", printable(line)));
-        Ok(deployment.target().logs(&query, &setting.cancel, &mut each)?)
+        deployment.logs(&query, &mut each)
     })
 }

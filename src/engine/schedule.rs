@@ -31,7 +31,11 @@ struct State {
 struct Schedule<'a> {
     engine: &'a Engine<'a>,
     state: Mutex<State>,
-    changed: Condvar,
+    /// Where workers of each kind wait for a node, and where the end is waited for. Whoever takes a node wakes one
+    /// more while there are others, so that no crowd wakes for each.
+    compute: Condvar,
+    fetch: Condvar,
+    over: Condvar,
     /// Stops this build; raised when the user asks for it, or when something failed.
     stop: Cancel,
     /// The nodes that need a node's value.
@@ -102,7 +106,9 @@ impl<'a> Schedule<'a> {
         Schedule {
             engine,
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            compute: Condvar::new(),
+            fetch: Condvar::new(),
+            over: Condvar::new(),
             stop: Cancel::default(),
             dependents,
         }
@@ -114,12 +120,27 @@ impl<'a> Schedule<'a> {
         while !state.is_over(&self.stop) {
             if self.engine.cancel.is_raised() {
                 self.stop.raise();
-                self.changed.notify_all();
             }
-            let waited = self.changed.wait_timeout(state, Duration::from_millis(50));
+            let waited = self.over.wait_timeout(state, Duration::from_millis(50));
             state = waited.expect("workers do not panic while they hold it").0;
         }
-        self.changed.notify_all();
+        self.wake(&state);
+    }
+
+    /// Wakes whom there is something to do for.
+    fn wake(&self, state: &State) {
+        if state.is_over(&self.stop) {
+            self.compute.notify_all();
+            self.fetch.notify_all();
+            self.over.notify_all();
+            return;
+        }
+        if !state.ready.compute.is_empty() {
+            self.compute.notify_one();
+        }
+        if !state.ready.fetch.is_empty() {
+            self.fetch.notify_one();
+        }
     }
 
     fn work(&self, kind: Kind) {
@@ -130,13 +151,16 @@ impl<'a> Schedule<'a> {
             }
             let next = (!self.stop.is_raised()).then(|| state.ready.pop(kind)).flatten();
             let Some(id) = next else {
-                state = self
-                    .changed
-                    .wait(state)
-                    .expect("workers do not panic while they hold it");
+                let changed = match kind {
+                    Kind::Compute => &self.compute,
+                    Kind::Fetch => &self.fetch,
+                };
+                let waited = changed.wait(state);
+                state = waited.expect("workers do not panic while they hold it");
                 continue;
             };
             state.running += 1;
+            self.wake(&state);
             drop(state);
             let running = Running(self);
             let value_of = |id: NodeId| self.lock().values[id.index()].expect("inputs come first");
@@ -148,7 +172,7 @@ impl<'a> Schedule<'a> {
             }
             state.running -= 1;
             std::mem::forget(running);
-            self.changed.notify_all();
+            self.wake(&state);
         }
     }
 
@@ -211,7 +235,8 @@ struct Running<'a>(&'a Schedule<'a>);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.stop.raise();
-        self.0.lock().running -= 1;
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.running -= 1;
+        self.0.wake(&state);
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::rules::Rules;
 use crate::stack::Span;
 
 /// Releases that are kept for a rollback, unless the environment says how many.
@@ -47,6 +48,9 @@ pub struct Environment {
     /// Releases that are kept for a rollback, from 1 to 100.
     #[serde(default = "keep")]
     pub keep: usize,
+    /// What lints cannot know by themselves.
+    #[serde(default)]
+    pub rules: Rules,
     /// Lints that are put up with.
     #[serde(default)]
     pub allow: Vec<Allow>,
@@ -111,8 +115,8 @@ pub struct Probe {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allow {
-    /// Its name.
-    pub lint: String,
+    /// Its name, and where it stands.
+    pub lint: toml::Spanned<String>,
     /// Only for this service.
     #[serde(default)]
     pub service: Option<String>,
@@ -235,8 +239,12 @@ impl Environment {
         }
         let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
         match unexplained {
-            Some(allow) => Err(("allow.reason".to_owned(), allow.lint.clone(), "a reason")),
-            None => Ok(()),
+            Some(allow) => Err((
+                "allow.reason".to_owned(),
+                allow.lint.get_ref().clone(),
+                "a reason",
+            )),
+            None => self.rules.check(),
         }
     }
 }

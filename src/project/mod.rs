@@ -1,12 +1,14 @@
 //! A project: its root, and `skep.toml`, which holds configuration and no logic.
 
 mod environment;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Allow, Environment, Migrate, Probe, SecretSource, TargetKind};
+pub use rules::{Connections, Rules};
 
 use crate::fetch::Registries;
 
@@ -20,6 +22,8 @@ pub struct Project {
     pub root: PathBuf,
     /// What `skep.toml` says.
     pub config: Config,
+    /// `skep.toml` itself, for places in it.
+    pub text: String,
 }
 
 /// `skep.toml`. Unknown keys are errors.
@@ -146,9 +150,16 @@ impl Project {
         let text = std::fs::read_to_string(&path).map_err(io(&path))?;
         let config = Config::parse(&text, &path)?;
         match root.join("skep.star").is_file() {
-            true => Ok(Project { root, config }),
+            true => Ok(Project { root, config, text }),
             false => Err(Error::NoRecipe(root)),
         }
+    }
+
+    /// Line and column of a byte of `skep.toml`, both from 1.
+    pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
     /// The environment `name`.

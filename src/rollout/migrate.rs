@@ -30,6 +30,12 @@ pub(super) fn needed(record: &Record, previous: Option<&Record>, observed: &Obse
         })
 }
 
+/// Where the schema stands after a rollout that does not migrate: where the one before left it.
+pub(super) fn unchanged(previous: Option<&Record>) -> Option<Migration> {
+    let after = previous?.release.migration?.after;
+    Some(Migration { before: after, after })
+}
+
 /// `migrate-<release>-<attempt>`: the attempt that still runs, or the first that was not made.
 pub(super) fn name(record: &Record, observed: &Observed) -> String {
     let name = |attempt: usize| format!("migrate-{}-{attempt}", record.release.id);

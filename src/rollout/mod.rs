@@ -25,7 +25,7 @@ mod fake;
 mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
-pub use prepare::{Error as PrepareError, Wish, prepare, read_stack, targets};
+pub use prepare::{Error as PrepareError, Source, Wish, pinned, prepare, read_stack, targets};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, Proposal};

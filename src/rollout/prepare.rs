@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::{Migrate, Outcome, Probe, Record};
@@ -15,7 +16,7 @@ use super::target::{self, Kind, Target, now};
 use super::variables;
 use crate::project::{self, Environment, Project, SecretSource};
 use crate::release::{Release, ReleaseId, ReleasedImage, SourceRevision, Version};
-use crate::stack::{self, Content, FileObject, Reading, Stack};
+use crate::stack::{self, Content, FileObject, Place, Reading, Stack};
 
 /// The most bytes of a secret or config: what Swarm takes of a secret.
 const MAX_CONTENT: u64 = 500_000;
@@ -55,14 +56,24 @@ pub struct Wish<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
+/// A stack file with what was given to it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The stack file, read.
+    pub reading: Reading,
+    /// The variables that the environment's files give, and where.
+    pub given: BTreeMap<String, Place>,
+}
+
 /// Reads the stack file of an environment. Its variables are those of the environment's files, then those of
 /// `variable`; `<NAME>_SECRET` is the name of the secret `name`.
 pub fn read_stack(
     project: &Project,
     environment: &Environment,
     variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Reading, Error> {
+) -> Result<Source, Error> {
     let mut values = BTreeMap::new();
+    let mut given = BTreeMap::new();
     for name in environment.secrets.keys() {
         values.insert(
             format!("{}_SECRET", name.to_uppercase().replace('-', "_")),
@@ -72,12 +83,22 @@ pub fn read_stack(
     for file in &environment.env_files {
         let path = project.root.join(file);
         let text = text_of(&path)?;
-        values.extend(variables::parse(&text, file).map_err(Error::User)?);
+        let file: Arc<Path> = Arc::from(file.as_path());
+        for (name, (value, line)) in variables::parse(&text, &file).map_err(Error::User)? {
+            let place = Place {
+                file: file.clone(),
+                line,
+                column: 1,
+            };
+            given.insert(name.clone(), place);
+            values.insert(name, value);
+        }
     }
     let text = text_of(&project.root.join(&environment.stack))?;
     let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
     let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
-    Ok(stack::read(&text, &environment.stack, &lookup, &files)?)
+    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
+    Ok(Source { reading, given })
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {
@@ -192,7 +213,7 @@ pub fn prepare(
 }
 
 /// An image by reference has a digest: what a tag names may change between two rollouts.
-fn pinned(image: &str) -> Result<ReleasedImage, Error> {
+pub fn pinned(image: &str) -> Result<ReleasedImage, Error> {
     let unpinned = || {
         Error::User(format!(
             "the image `{image}` is no target of the recipes, and has no digest; write `{image}@sha256:…`"
@@ -398,3 +419,7 @@ fn bounded_random(length: usize) -> io::Result<Vec<u8>> {
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     Ok(random)
 }
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

@@ -214,6 +214,9 @@ impl<'a> Rollout<'a> {
         }
         record.outcome = Outcome::Pending;
         record.began = now();
+        if attempt.is_none() {
+            record.release.migration = migrate::unchanged(previous.as_ref());
+        }
         let journal = Journal {
             release: record.release.id.clone(),
             previous: previous.as_ref().map(|record| record.release.id.clone()),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The variables of `text`; the message of an error names `file` and the line.
+/// The variables of `text`, each with its line; the message of an error names `file` and the line.
 ///
 /// Empty lines and those that begin with `#` are passed over, and so is `export ` before a name. A value may stand
-/// in single or double quotes, which do not belong to it.
-pub(super) fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, String>, String> {
+/// in single or double quotes, which do not belong to it; without them, ` #` begins a comment.
+pub(super) fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, (String, usize)>, String> {
     let mut variables = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, String>,
         let Some(value) = unquoted(value) else {
             return wrong("a quote has no end");
         };
-        variables.insert(name.to_owned(), value.to_owned());
+        variables.insert(name.to_owned(), (value.to_owned(), index + 1));
     }
     Ok(variables)
 }
@@ -43,7 +43,8 @@ fn unquoted(value: &str) -> Option<&str> {
             return rest.strip_suffix(quote);
         }
     }
-    Some(value)
+    let comment = value.find(" #").unwrap_or(value.len());
+    Some(value[..comment].trim_end())
 }
 
 #[cfg(test)]
@@ -54,11 +55,16 @@ mod tests {
     fn lines_are_read_as_a_shell_reads_them() {
         let text = "# a\n\nA=1\nexport B=\"two words\"\nC='$x'\nD=a=b # c\n";
         let variables = parse(text, Path::new("prod.env")).unwrap();
-        let expected = [("A", "1"), ("B", "two words"), ("C", "$x"), ("D", "a=b # c")];
+        let expected = [
+            ("A", "1", 3),
+            ("B", "two words", 4),
+            ("C", "$x", 5),
+            ("D", "a=b", 6),
+        ];
         assert_eq!(
             variables,
             expected
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .map(|(name, value, line)| (name.to_owned(), (value.to_owned(), line)))
                 .into()
         );
         for (text, error) in [

@@ -1,5 +1,6 @@
 //! What git says of a work tree. Git runs as a program, without the user's configuration.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,6 +43,16 @@ pub(super) fn list(project: &Path) -> Result<Names, Error> {
         tracked: names(tracked),
         untracked: names(untracked),
     })
+}
+
+/// The files that git tracks, from the project's root; `None` without git.
+pub fn tracked(project: &Path) -> Result<Option<BTreeSet<PathBuf>>, Error> {
+    if !is_work_tree(project) {
+        return Ok(None);
+    }
+    let names = run(project, &["ls-files", "-z", "--cached"])?;
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(Some(names.map(|name| on_disk(Path::new(""), name)).collect()))
 }
 
 /// The revision of the work tree that `project` lies in; `None` without git or before the first commit.

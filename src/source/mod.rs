@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-pub use git::{Revision, revision};
+pub use git::{Revision, revision, tracked};
 
 use crate::digest::Digest;
 use crate::plan::Source;
@@ -142,7 +142,12 @@ impl WorkTree {
         let exclude = globs(&source.exclude)?;
         let mut matched = vec![false; source.include.len()];
         let mut selected = BTreeMap::new();
-        for file in &self.files {
+        let beginnings: BTreeSet<TreePath> = source
+            .include
+            .iter()
+            .map(|pattern| source.root.concat(&literal_beginning(pattern)))
+            .collect();
+        for file in beginnings.iter().flat_map(|beginning| self.below(beginning)) {
             let Some(path) = file.strip_prefix(&source.root) else {
                 continue;
             };
@@ -164,6 +169,13 @@ impl WorkTree {
                 },
             }),
         }
+    }
+
+    /// The file `path`, or the files below it. A path's files stand together in the set's order.
+    fn below<'a>(&'a self, path: &'a TreePath) -> impl Iterator<Item = &'a TreePath> {
+        self.files
+            .range(path.clone()..)
+            .take_while(move |file| file.starts_with(path))
     }
 
     /// Takes the files of `source` into the store, and gives the digest of their tree.
@@ -351,6 +363,13 @@ pub fn read_file(project: &Path, file: &TreePath, max: u64) -> Result<Vec<u8>, E
         true => Err(refused(format!("is larger than {max} bytes"))),
         false => Ok(bytes),
     }
+}
+
+/// What every path has in front that `pattern` matches: its names until the first with a letter that is not itself.
+fn literal_beginning(pattern: &str) -> TreePath {
+    let special = |name: &&str| !name.contains(['*', '?', '[', ']', '{', '}', '\\']);
+    let literal: Vec<&str> = pattern.split('/').take_while(special).collect();
+    literal.join("/").parse().unwrap_or_default()
 }
 
 /// Compiled patterns: `*` and `?` stay in a directory, `**` does not.

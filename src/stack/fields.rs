@@ -121,10 +121,7 @@ impl<'c, 'a, 'n> Fields<'c, 'a, 'n> {
                 continue;
             }
             let names = self.known.iter().chain(unsupported.iter().map(|(name, _)| name));
-            let near = names
-                .filter(|name| **name != "x-")
-                .min_by_key(|name| distance(name, key));
-            let near = near.filter(|name| distance(name, key) <= 2 && key.len() > 2);
+            let near = nearest(names.copied().filter(|name| *name != "x-"), key);
             let remedy = near.map_or(String::new(), |name| format!("did you mean `{name}`?"));
             self.cx
                 .report(&entry.place, format!("`{path}` is unknown"), remedy);
@@ -155,6 +152,12 @@ fn json(node: &Node) -> serde_json::Value {
             Scalar::Text(text) => text.as_str().into(),
         },
     }
+}
+
+/// The one of `names` that may have been meant by `wanted`.
+pub fn nearest<'n>(names: impl IntoIterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
+    let near = names.into_iter().min_by_key(|name| distance(name, wanted))?;
+    (distance(near, wanted) <= 2 && wanted.len() > 2).then_some(near)
 }
 
 /// How many letters have to be put in, taken out or changed (Levenshtein).

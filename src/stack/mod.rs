@@ -39,6 +39,7 @@ pub use deploy::{
     Restart, RestartCondition, Update,
 };
 pub use error::{Error, Place, Problem};
+pub use fields::nearest;
 pub use model::{
     Attachment, Condition, Content, CredentialSpec, Extensions, FileObject, Grant, HealthCheck, HealthTest,
     Host, Limit, Logging, Mount, MountSource, Network, Port, PortMode, Propagation, Protocol, Service, Stack,

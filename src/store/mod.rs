@@ -14,6 +14,7 @@
 //! | `locks/<hex>`       | an action that runs right now, in whichever process                            |
 //! | `notes/<project>.*` | small records about a project, such as which key each label had                |
 //! | `previews/<id>`     | the path of a preview's state directory, whose trees collection spares         |
+//! | `preview/`          | empty; a preview's supervisor has its state directory mounted there             |
 //! | `generation`        | bumped when content goes: by collection and by repair                          |
 //! | `complete.<n>`      | keys of results found complete in generation `n`                               |
 //! | `synced`, `boot`    | since when everything is on the platter, and in which boot that was recorded   |

@@ -197,7 +197,11 @@ impl Client {
 
     /// Stops everything for good and waits until nothing is left but logs, and volumes unless they are to go.
     pub fn stop(mut self, store: &Store, volumes: bool, cancel: &Cancel) -> Result<(), Error> {
-        self.done(&Request::Stop { volumes })?;
+        match self.done(&Request::Stop { volumes }) {
+            // With nothing to stop it may end before its answer is sent.
+            Ok(()) | Err(Error::Gone) => {}
+            Err(error) => return Err(error),
+        }
         let place = Place::at(&self.directory);
         while place.is_held().map_err(|error| self.failed(error))? {
             if cancel.is_raised() {
@@ -205,7 +209,11 @@ impl Client {
             }
             std::thread::sleep(TICK);
         }
-        roots::unregister(store, &self.directory)
+        // It goes last: one that was killed meanwhile has left it.
+        match place.path("desired.json").exists() {
+            true => Err(Error::Gone),
+            false => roots::unregister(store, &self.directory),
+        }
     }
 
     fn done(&mut self, request: &Request) -> Result<(), Error> {

@@ -264,7 +264,8 @@ impl<H: Hands> Driver<H> {
             Request::Observe => Ok((Some(Reply::State(Box::new(self.observe()?))), None)),
             Request::Stop { volumes } => {
                 self.volumes |= volumes;
-                Ok((None, Some(Event::Stop { forget: true })))
+                // Also where nothing can be written any more.
+                Ok((Some(Reply::Done), Some(Event::Stop { forget: true })))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Clients, the control socket and the main loop together; containers are pretended.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -55,10 +55,12 @@ impl Bench {
             listeners: BTreeMap::new(),
         };
         let lock = place.lock().unwrap().unwrap();
+        let forgotten = place.clone();
         let mut driver = Driver::new(place, hands, 4711).unwrap();
         std::thread::spawn(move || server::serve(&listener, &sender));
         self.thread = Some(std::thread::spawn(move || {
             let ended = driver.run(&messages);
+            forgotten.forget(ended.volumes).unwrap();
             drop(lock);
             ended
         }));
@@ -212,8 +214,6 @@ fn a_new_supervisor_goes_on_and_says_which_ports_it_lacks() {
     let other = client.run_task(&bench.store, "migrate", &bench.spec("v3"), ms(60_000));
     assert_eq!(refusal(other), "there was a task `migrate` with another spec");
     client.stop_task("migrate").unwrap();
-    let task = client.task("migrate").unwrap().unwrap();
-    assert_eq!(task.state, TaskState::Stopping);
     until(&mut client, "ended", |state| {
         state.tasks["migrate"].state == TaskState::Failed
     });
@@ -244,6 +244,36 @@ fn who_does_not_speak_the_language_is_hung_up_on_and_others_are_not() {
     stream.write_all(b"{\"destroy\":{}}\n").unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     bench.client().observe().unwrap();
+}
+
+#[test]
+fn one_that_ends_without_an_answer_has_stopped_if_nothing_is_left_to_go_on_with() {
+    for killed in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store")).unwrap();
+        let place = Place::at(directory.path());
+        place.save(b"{}").unwrap();
+        let lock = place.lock().unwrap().unwrap();
+        let listener = UnixListener::bind(place.path("control.sock")).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let hello = Hello {
+                protocol: protocol::VERSION,
+                skep: String::new(),
+            };
+            protocol::send(&stream, &hello).unwrap();
+            BufReader::new(stream).read_line(&mut String::new()).unwrap();
+            if !killed {
+                std::fs::remove_file(place.path("desired.json")).unwrap();
+            }
+            drop(lock);
+        });
+        let client = connect(directory.path()).unwrap().unwrap();
+        let stopped = client.stop(&store, false, &Cancel::default());
+        thread.join().unwrap();
+        assert_eq!(matches!(stopped, Err(Error::Gone)), killed, "{stopped:?}");
+        assert_eq!(stopped.is_ok(), !killed);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::place::Place;
@@ -16,6 +16,9 @@ const MAX_FILE: u64 = 8 << 20;
 
 /// A longer line becomes several, in bytes.
 const MAX_LINE: usize = 16 << 10;
+
+/// So many files; the oldest go. Tasks have one each.
+const MAX_FILES: usize = 256;
 
 /// How many lines of each container are at hand, and how much of each, in bytes.
 const TAIL: (usize, usize) = (20, 400);
@@ -58,6 +61,8 @@ impl Logs {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let log = files.entry(service.to_owned()).or_insert_with(|| {
             let path = self.place.path("logs").join(format!("{service}.log"));
+            // Too many of them are no reason not to run.
+            let _ = prune(&self.place.path("logs"));
             Arc::new(Mutex::new(Log { path, file: None }))
         });
         Printer {
@@ -67,6 +72,20 @@ impl Logs {
             tail: Arc::default(),
         }
     }
+}
+
+/// Removes the files that were not written for the longest time, above their number.
+fn prune(directory: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    let surplus = files.len().saturating_sub(MAX_FILES);
+    files[..surplus]
+        .iter()
+        .try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 /// The file of one service, and its length.
@@ -164,5 +183,26 @@ impl Printer {
         if tail.len() > lines {
             tail.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_only_so_many_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path());
+        place.lay_out().unwrap();
+        let logs = Logs::new(place.clone());
+        for number in 0..MAX_FILES + 20 {
+            let mut printer = logs.printer(&format!("task-{number}"), 0);
+            printer.take(Stream::Stdout, b"line\n");
+        }
+        let names: Vec<_> = fs::read_dir(place.path("logs")).unwrap().collect();
+        assert_eq!(names.len(), MAX_FILES + 1);
+        let last = format!("logs/task-{}.log", MAX_FILES + 19);
+        assert!(place.path(&last).exists());
     }
 }

@@ -1,5 +1,4 @@
-//! The state directory of one preview, as files. Whoever uses it reaches it under another path: the client by
-//! its name, the supervisor through a descriptor.
+//! The state directory of one preview, as files.
 //!
 //! | path                        | what it is                                                       |
 //! |-----------------------------|------------------------------------------------------------------|

@@ -97,11 +97,14 @@ mod tests {
         fs::create_dir(&source).unwrap();
         fs::write(source.join("file"), b"content").unwrap();
         let root = store.ingest(&source, &IngestLimits::default()).unwrap();
-        let metadata = Some(store.put(b"{}").unwrap());
+        let metadata = store.put(b"{}").unwrap();
         let preview = directory.path().join("preview");
         fs::create_dir(&preview).unwrap();
         let mut spec = spec("v1");
-        spec.root = Tree { root, metadata };
+        spec.root = Tree {
+            root,
+            metadata: Some(metadata),
+        };
         driven(&Place::at(&preview), "api", &spec);
         register(&store, &preview).unwrap();
         prepare(&store, &spec.root).unwrap();
@@ -110,7 +113,7 @@ mod tests {
         std::thread::sleep(Duration::from_secs(3));
         let store = Store::open(&path).unwrap();
         store.gc(0, &roots(&store).unwrap()).unwrap();
-        assert!(store.has(&root) && store.has(&metadata.unwrap()));
+        assert!(store.has(&root) && store.has(&metadata));
         assert!(store.root().join(place_of(&spec.root)).join("file").exists());
         unregister(&store, &preview).unwrap();
         store.gc(0, &roots(&store).unwrap()).unwrap();

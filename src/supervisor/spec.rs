@@ -56,7 +56,7 @@ pub struct ServiceSpec {
     /// The networks that it is on, and by which names beside the service's it is found there.
     #[serde(default)]
     pub networks: BTreeMap<String, BTreeSet<String>>,
-    /// Ports on the host's loopback address, and where in the container they lead.
+    /// Ports on the host's loopback address, and where in the container they lead: there has to be a network.
     #[serde(default)]
     pub ports: BTreeMap<u16, u16>,
     /// How to tell that it works; without one, running is enough.

@@ -4,4 +4,5 @@ mod bad_input;
 mod bench;
 mod crash;
 mod damage;
+mod lint;
 mod verbs;

@@ -143,3 +143,46 @@ impl Files {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn records_are_there_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files {
+            directory: directory.path().join("state"),
+        };
+        assert_eq!(files.read::<u32>("journal.json").unwrap(), None);
+        assert!(files.list("history").unwrap().is_empty());
+        files.create().unwrap();
+        files.write("history/a.json", &7).unwrap();
+        assert_eq!(files.read("history/a.json").unwrap(), Some(7));
+        assert_eq!(files.list("history").unwrap(), ["history/a.json"]);
+        let mode = |name| fs::metadata(files.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("history"), mode("history/a.json")), (0o700, 0o600));
+        fs::write(files.path("history/b.json"), "{").unwrap();
+        let error = files.read::<u32>("history/b.json").unwrap_err().to_string();
+        assert!(error.contains("is damaged, or of another version"), "{error}");
+        files.remove("history/a.json").unwrap();
+        files.remove("history/a.json").unwrap();
+    }
+
+    #[test]
+    fn the_lock_is_held_once_and_names_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files {
+            directory: directory.path().to_owned(),
+        };
+        let held = files.lock("me@here").unwrap();
+        let Err(Error::Locked { owner }) = files.lock("you@there") else {
+            panic!("locked twice");
+        };
+        assert_eq!(owner, "me@here");
+        drop(held);
+        drop(files.lock("you@there").unwrap());
+    }
+}

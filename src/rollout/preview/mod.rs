@@ -124,7 +124,7 @@ impl Preview {
         if let Some(root) = roots.get(&image.digest) {
             return Ok(root.clone());
         }
-        let found = self.find_root(image).map_err(|error| match error {
+        let found = self.find_root(image, true).map_err(|error| match error {
             rootfs::Error::Cancelled => Error::Cancelled,
             error @ rootfs::Error::Platform { .. } => Error::Refused(error.to_string()),
             error => Error::Environment(error.to_string()),
@@ -133,7 +133,17 @@ impl Preview {
         Ok(found)
     }
 
-    fn find_root(&self, image: &ReleasedImage) -> Result<Root, rootfs::Error> {
+    /// How an image wants to be run; `None` if it cannot be had, or not without a registry unless `pull` says so.
+    /// Why not is told by whoever needs it.
+    pub fn config_of(&self, image: &ReleasedImage, pull: bool) -> Option<rootfs::Config> {
+        let root = match pull {
+            true => self.root(image).ok(),
+            false => self.find_root(image, false).ok(),
+        };
+        root.map(|root| root.config)
+    }
+
+    fn find_root(&self, image: &ReleasedImage, pull: bool) -> Result<Root, rootfs::Error> {
         let malformed = |reason: String| rootfs::Error::Malformed {
             image: image.digest.clone(),
             reason,
@@ -141,7 +151,7 @@ impl Preview {
         let platform = Platform { arch: Arch::HOST };
         let digest = image.platforms.get(&platform).unwrap_or(&image.digest);
         let digest = Digest::from_oci(digest, 0).map_err(|error| malformed(error.to_string()))?;
-        let repository: Option<Repository> = image.repository.parse().ok();
+        let repository: Option<Repository> = image.repository.parse().ok().filter(|_| pull);
         let client = Registry::new(self.registry.clone())?;
         let origin = repository.as_ref().map(|repository| Origin {
             client: &client,

@@ -296,3 +296,7 @@ fn healthcheck(service: &Service, config: &rootfs::Config) -> Option<Healthcheck
         start_interval: span(own.start_interval, None, START_INTERVAL),
     })
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

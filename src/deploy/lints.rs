@@ -1,0 +1,114 @@
+//! What lints are given to judge: the stack file, what git tracks, and the configs of images as soon as they are known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use chrono::{Datelike as _, Utc};
+use toml::value::Date;
+
+use super::{Deployment, Error};
+use crate::build;
+use crate::lint::{self, Inputs, Level, Report};
+use crate::release::ReleasedImage;
+use crate::rollout::{self, Source, Target as _};
+use crate::rootfs::Config;
+use crate::source;
+use crate::stack::Stack;
+
+/// Judges one reading of an environment's files.
+pub(super) struct Judge<'a> {
+    deployment: &'a Deployment<'a>,
+    source: &'a Source,
+    tracked: Option<BTreeSet<PathBuf>>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(deployment: &'a Deployment<'a>, source: &'a Source) -> Result<Judge<'a>, Error> {
+        let root = &deployment.setting.project.root;
+        Ok(Judge {
+            deployment,
+            source,
+            tracked: source::tracked(root).map_err(build::Error::from)?,
+        })
+    }
+
+    /// Refuses what is wrong whatever the images are, before any is built.
+    pub(super) fn before_images(&self) -> Result<(), Error> {
+        let report = self.report(&BTreeMap::new(), self.target())?;
+        self.refuse(&report)
+    }
+
+    /// Refuses what blocks, and warns of the rest.
+    pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
+        let configs = self.deployment.configs(&self.source.reading.stack, images, true);
+        let report = self.report(&configs, self.target())?;
+        for finding in report.of(Level::Warn) {
+            self.deployment.setting.events.warn(finding.to_string());
+        }
+        self.refuse(&report)
+    }
+
+    fn target(&self) -> lint::Target {
+        self.deployment.environment.target.into()
+    }
+
+    fn report(&self, images: &BTreeMap<String, Config>, target: lint::Target) -> Result<Report, Error> {
+        let today = Utc::now().date_naive();
+        Ok(lint::check(&Inputs {
+            project: &self.deployment.setting.project,
+            environment: self.deployment.environment,
+            reading: &self.source.reading,
+            given: &self.source.given,
+            images,
+            tracked: self.tracked.as_ref(),
+            target,
+            // Each fits until the year 65536.
+            today: Date {
+                year: today.year() as u16,
+                month: today.month() as u8,
+                day: today.day() as u8,
+            },
+        })?)
+    }
+
+    fn refuse(&self, report: &Report) -> Result<(), Error> {
+        let findings: Vec<_> = report.of(Level::Block).cloned().collect();
+        match findings.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Blocked {
+                environment: self.deployment.name.clone(),
+                findings,
+            }),
+        }
+    }
+}
+
+impl Deployment<'_> {
+    /// What lints find in the environment's files, and in the images of its newest release as far as the store has
+    /// them; for `target`, or for what the environment is. Asks no registry, and builds nothing.
+    pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
+        let project = &self.setting.project;
+        let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
+        let newest = self.target.history()?.into_iter().next();
+        let images = newest.map(|record| record.release.images).unwrap_or_default();
+        let configs = self.configs(&source.reading.stack, &images, false);
+        let judge = Judge::new(self, &source)?;
+        judge.report(&configs, target.unwrap_or(judge.target()))
+    }
+
+    /// The configs of a stack's images, by what it calls them, as far as they can be had.
+    fn configs(
+        &self,
+        stack: &Stack,
+        images: &BTreeMap<String, ReleasedImage>,
+        pull: bool,
+    ) -> BTreeMap<String, Config> {
+        let mut configs = BTreeMap::new();
+        for name in stack.services.values().map(|service| &service.image) {
+            let image = images.get(name).cloned().or_else(|| rollout::pinned(name).ok());
+            let config = image.and_then(|image| self.target.config_of(&image, pull));
+            configs.extend(config.map(|config| (name.clone(), config)));
+        }
+        configs
+    }
+}

@@ -1,0 +1,405 @@
+//! What each row finds, and what it leaves alone.
+
+use super::tests::Case;
+use super::*;
+use crate::rootfs::Healthcheck;
+
+/// A service `api` with further lines, and everything that it may name.
+fn api(lines: &str) -> String {
+    let mut text = "services:\n  api:\n    image: api\n".to_owned();
+    for line in lines.lines() {
+        text += &format!("    {line}\n");
+    }
+    text + "  db: {image: db}\nvolumes: {data: , nfs: {driver_opts: {type: nfs, device: ':/x'}}, there: {external: true}}\nsecrets: {key: {file: key.txt}}\n"
+}
+
+#[track_caller]
+fn found(lint: &str, lines: &str, toml: &str) -> String {
+    Case::new(&api(lines), toml).of(lint)
+}
+
+/// Nothing is found in any of these.
+#[track_caller]
+fn nothing(lint: &str, toml: &str, all: &[&str]) {
+    for lines in all {
+        assert_eq!(found(lint, lines, toml), "", "{lines}");
+    }
+}
+
+fn environment(pairs: &str) -> String {
+    format!("environment: {{{pairs}}}")
+}
+
+fn image(env: &[(&str, &str)], healthcheck: Option<Healthcheck>) -> BTreeMap<String, Config> {
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let config = Config {
+        env: env.collect(),
+        healthcheck,
+        ..Config::default()
+    };
+    [("api".to_owned(), config)].into()
+}
+
+#[test]
+fn singleton() {
+    let rules = "rules = {singletons = [\"api\"]}";
+    insta::assert_snapshot!(found("singleton", "deploy: {replicas: 2, update_config: {order: start-first}}", rules), @"
+    deploy/stack.yml:4:14: singleton: `api` runs once at most, and here 2 times; write `replicas: 1`
+    deploy/stack.yml:4:43: singleton: `api` runs once at most, and `start-first` starts the new one beside the old one; write `order: stop-first`
+    ");
+    insta::assert_snapshot!(found("singleton", "deploy: {mode: global, rollback_config: {order: start-first}}", rules), @"
+    deploy/stack.yml:4:14: singleton: `api` runs once at most, and here once on each node; write `mode: replicated` with one replica
+    deploy/stack.yml:4:46: singleton: `api` runs once at most, and `start-first` starts the new one beside the old one; write `order: stop-first`
+    ");
+    nothing(
+        "singleton",
+        rules,
+        &[
+            "",
+            "deploy: {replicas: 0}",
+            "deploy: {replicas: 1, update_config: {order: stop-first}}",
+        ],
+    );
+    nothing(
+        "singleton",
+        "",
+        &["deploy: {replicas: 2, update_config: {order: start-first}}"],
+    );
+}
+
+#[test]
+fn connection_budget() {
+    let rules = "rules = {connections = {limit = 100, variable = \"CONNS\"}}";
+    let with = |deploy: &str, conns: &str| format!("environment: {{CONNS: '{conns}'}}\ndeploy: {deploy}");
+    insta::assert_snapshot!(found("connection-budget", &with("{replicas: 4}", "25"), rules), @"deploy/stack.yml:4:19: connection-budget: services may open 100 connections, and 100 are too many: `api` 4 × 25; lower `CONNS`, or have fewer replicas");
+    insta::assert_snapshot!(found("connection-budget", &with("{replicas: 3, update_config: {order: start-first, parallelism: 0}}", "20"), rules), @"deploy/stack.yml:4:19: connection-budget: services may open 120 connections, and 100 are too many: `api` (3 + 3 while it is replaced) × 20; lower `CONNS`, or have fewer replicas");
+    insta::assert_snapshot!(found("connection-budget", &with("{replicas: 1}", "0"), rules), @"deploy/stack.yml:4:19: connection-budget: `CONNS` of `api` is `0`, and bounds nothing; write a number from 1");
+    insta::assert_snapshot!(found("connection-budget", &with("{mode: global}", "5"), rules), @"deploy/stack.yml:5:14: connection-budget: `api` opens 5 connections on each node, however many there are; write `mode: replicated`, or take the database away from it");
+    nothing(
+        "connection-budget",
+        rules,
+        &[
+            "",
+            &with("{replicas: 3}", "33"),
+            &with("{replicas: 3, update_config: {order: start-first}}", "24"),
+        ],
+    );
+    let two = "services:\n  api: {image: api, environment: {CONNS: 25}, deploy: {replicas: 3}}\n  worker: {image: w, environment: {CONNS: 25}}\n";
+    insta::assert_snapshot!(Case::new(two, rules).of("connection-budget"), @"deploy/stack.yml:2:35: connection-budget: services may open 100 connections, and 100 are too many: `api` 3 × 25, `worker` 1 × 25; lower `CONNS`, or have fewer replicas");
+}
+
+#[test]
+fn local_volume() {
+    insta::assert_snapshot!(found("local-volume", "volumes: [/tmp/x, 'data:/data']\ndeploy: {replicas: 3}", ""), @"deploy/stack.yml:4:23: local-volume: `api` has 3 replicas, and each node has a volume `data` of its own; keep the files in shared storage, write `replicas: 1`, or keep it on one node with a constraint on `node.hostname`");
+    nothing(
+        "local-volume",
+        "",
+        &[
+            "volumes: ['data:/data']",
+            "volumes: ['data:/data']\ndeploy: {mode: global}",
+            "volumes: ['nfs:/data', 'there:/there']\ndeploy: {replicas: 3}",
+            "volumes: ['data:/data']\ndeploy: {replicas: 3, placement: {constraints: [node.hostname == one]}}",
+        ],
+    );
+    let other =
+        "volumes: ['data:/data']\ndeploy: {replicas: 3, placement: {constraints: [node.hostname != one]}}";
+    assert_ne!(found("local-volume", other, ""), "");
+}
+
+#[test]
+fn together() {
+    let rules = "rules = {together = [[\"B2_ENDPOINT\", \"B2_KEY_ID\", \"B2_APP_KEY\"]]}";
+    insta::assert_snapshot!(found("together", "environment: {B2_KEY_ID: x, B2_APP_KEY: ''}", rules), @"deploy/stack.yml:4:19: together: `api` has `B2_KEY_ID`, and lacks `B2_ENDPOINT`, `B2_APP_KEY`; give it all of them, or none");
+    nothing(
+        "together",
+        rules,
+        &[
+            "",
+            "environment: {B2_KEY_ID: '', OTHER: x}",
+            "environment: {B2_ENDPOINT: a, B2_KEY_ID: b, B2_APP_KEY_FILE: /c}",
+        ],
+    );
+}
+
+#[test]
+fn at_most() {
+    let rules = "rules = {at_most = {LIFE = \"300s\"}}";
+    insta::assert_snapshot!(found("at-most", "environment: {LIFE: 600s}", rules), @"deploy/stack.yml:4:19: at-most: `LIFE` of `api` is `600s`, and 5m0s is the most; write `5m0s` or less");
+    insta::assert_snapshot!(found("at-most", "environment: {LIFE: 0}", rules), @"deploy/stack.yml:4:19: at-most: `LIFE` of `api` is `0`, which is without end; 5m0s is the most; write `5m0s` or less");
+    insta::assert_snapshot!(found("at-most", "environment: {LIFE: forever}", rules), @"deploy/stack.yml:4:19: at-most: `LIFE` of `api` is `forever`, which is no duration; write `5m0s` or less");
+    assert_ne!(found("at-most", "environment: {LIFE: 301}", rules), "");
+    nothing(
+        "at-most",
+        rules,
+        &["", "environment: {LIFE: 5m}", "environment: {LIFE: '300'}"],
+    );
+}
+
+#[test]
+fn sslmode() {
+    let with = |pairs: &str| found("sslmode", &environment(pairs), "");
+    insta::assert_snapshot!(with("POSTGRES_SSLMODE: disable"), @"deploy/stack.yml:4:19: sslmode: `POSTGRES_SSLMODE` of `api` asks for the mode `disable`; write `require`, or `verify-full` with the authority's certificate");
+    insta::assert_snapshot!(with("URL: 'postgres://u@db/x?sslmode=prefer&a=b'"), @"deploy/stack.yml:4:19: sslmode: `URL` of `api` asks for the mode `prefer`; write `require`, or `verify-full` with the authority's certificate");
+    insta::assert_snapshot!(with("URL: 'postgresql://u@db/x'"), @"deploy/stack.yml:4:19: sslmode: `URL` of `api` has no `sslmode`, and `prefer` is the default; add `?sslmode=require`");
+    assert_ne!(with("DSN: \"host=db sslmode='allow' user=u\""), "");
+    for fine in [
+        "POSTGRES_SSLMODE: require",
+        "PGSSLMODE: verify-full, URL: 'postgres://u@db/x'",
+        "URL: 'postgres://u@db/x?sslmode=verify-ca'",
+        "URL: 'postgres:///x?host=/run/postgresql'",
+        "URL: 'redis://cache'",
+    ] {
+        assert_eq!(with(fine), "", "{fine}");
+    }
+}
+
+#[test]
+fn migrate_pooler() {
+    let migrate = "migrate = {service = \"api\", command = [\"/m\"]}";
+    let with = |pairs: &str| found("migrate-pooler", &environment(pairs), migrate);
+    insta::assert_snapshot!(with("DB_HOST: ep-a-pooler.eu.example"), @"deploy/stack.yml:4:19: migrate-pooler: `api` migrates through the pooler `ep-a-pooler.eu.example`; give it an address of the database itself, in a variable whose name has `MIGRATION` or `DIRECT` in it");
+    insta::assert_snapshot!(with("URL: 'postgres://u@ep-a-pooler.eu.example:5432/x', MIGRATION_URL: ''"), @"deploy/stack.yml:4:19: migrate-pooler: `api` migrates through the pooler `ep-a-pooler.eu.example`; give it an address of the database itself, in a variable whose name has `MIGRATION` or `DIRECT` in it");
+    assert_ne!(with("DSN: host=pgbouncer user=u"), "");
+    for fine in [
+        "DB_HOST: ep-a.eu.example",
+        "NOTE: 'is ep-a-pooler better?'",
+        "URL: 'postgres://u@a-pooler.example/x', MIGRATION_DATABASE_URL: 'postgres://u@a.example/x'",
+        "DB_HOST: a-pooler.example, MIGRATION_DATABASE_URL_FILE: /run/secrets/x",
+    ] {
+        assert_eq!(with(fine), "", "{fine}");
+    }
+    assert_eq!(
+        found("migrate-pooler", &environment("DB_HOST: a-pooler.example"), ""),
+        ""
+    );
+}
+
+#[test]
+fn plain_http_endpoint() {
+    let with = |pairs: &str| found("plain-http-endpoint", &environment(pairs), "");
+    insta::assert_snapshot!(with("B2_ENDPOINT: 'http://s3.example:9000/x'"), @"deploy/stack.yml:4:19: plain-http-endpoint: `B2_ENDPOINT` of `api` reaches `s3.example` without TLS; write `https://`");
+    assert_ne!(with("AWS_ENDPOINT_URL_S3: 'http://s3.example'"), "");
+    for fine in [
+        "B2_ENDPOINT: 'https://s3.example'",
+        "B2_ENDPOINT: s3.example",
+        "B2_ENDPOINT: 'http://db:9000'",
+        "B2_ENDPOINT: 'http://127.0.0.1'",
+        "WEB_URL: 'http://s3.example'",
+    ] {
+        assert_eq!(with(fine), "", "{fine}");
+    }
+}
+
+#[test]
+fn plain_secret() {
+    let with = |pairs: &str| found("plain-secret", &environment(pairs), "");
+    insta::assert_snapshot!(with("DB_PASSWORD: hunter2, SENTRY: 'https://k:hunter2@s.example/1'"), @"
+    deploy/stack.yml:4:19: plain-secret: `DB_PASSWORD` of `api` holds a secret in the clear; make it a secret, and give `api` its file: `DB_PASSWORD_FILE: /run/secrets/…`
+    deploy/stack.yml:4:41: plain-secret: `SENTRY` of `api` has an address with a password in it; make it a secret, and give `api` its file: `SENTRY_FILE: /run/secrets/…`
+    ");
+    assert_ne!(with("DSN: 'host=db password=x'"), "");
+    for fine in [
+        "DB_PASSWORD: ''",
+        "DB_PASSWORD_FILE: /run/secrets/x",
+        "TLS_KEY: /run/secrets/tls",
+        "NEXT_PUBLIC_KEY: x",
+        "URL: 'https://user@s.example'",
+    ] {
+        assert_eq!(with(fine), "", "{fine}");
+    }
+    let file = "environment: {TLS_KEY: /etc/tls/key}\nsecrets: [{source: key, target: /etc/tls/key}]";
+    nothing(
+        "plain-secret",
+        "",
+        &[file, "environment: {TLS_KEY: /tls/key}\nvolumes: ['data:/tls']"],
+    );
+    let baked = |lines| {
+        let stack = api(lines);
+        let case = Case {
+            images: image(&[("API_TOKEN", "hunter2"), ("PATH", "/bin")], None),
+            ..Case::new(&stack, "")
+        };
+        case.of("plain-secret")
+    };
+    insta::assert_snapshot!(baked(""), @"deploy/stack.yml:3:5: plain-secret: `API_TOKEN` in the image `api` holds a secret in the clear; take it out of the recipe, and replace the secret");
+    assert_eq!(baked("environment: {API_TOKEN: ''}"), "");
+}
+
+#[test]
+fn tracked_secret_and_untracked_file() {
+    let stack = "services: {api: {image: api}}\nsecrets: {key: {file: ../key.txt}, pass: {external: true}}\nconfigs: {conf: {file: ./conf.json}}\n";
+    let case = |files: &'static [&'static str]| Case {
+        tracked: Some(files),
+        ..Case::new(stack, "secrets = {pass = {file = \"secrets/pass.txt\"}}")
+    };
+    let bad = case(&["key.txt", "secrets/pass.txt", "deploy/key.txt"]);
+    insta::assert_snapshot!(bad.of("tracked-secret"), @"
+    deploy/stack.yml:2:11: tracked-secret: `key.txt`, the secret `key`, is in git; take it out with `git rm --cached`, ignore it, and replace the secret
+    deploy/stack.yml:2:36: tracked-secret: `secrets/pass.txt`, the secret `pass`, is in git; take it out with `git rm --cached`, ignore it, and replace the secret
+    ");
+    insta::assert_snapshot!(bad.of("untracked-file"), @"
+    deploy/stack.yml:1:1: untracked-file: `deploy/stack.yml` is not in git; add it with `git add --force`, or mend `.gitignore`
+    deploy/stack.yml:3:11: untracked-file: `deploy/conf.json` is not in git; add it with `git add --force`, or mend `.gitignore`
+    ");
+    let good = case(&["deploy/stack.yml", "deploy/conf.json"]);
+    assert_eq!(
+        (good.of("tracked-secret"), good.of("untracked-file")),
+        Default::default()
+    );
+    let no_git = Case::new(stack, "");
+    assert_eq!(
+        (no_git.of("tracked-secret"), no_git.of("untracked-file")),
+        Default::default()
+    );
+}
+
+#[test]
+fn unread_variable() {
+    let stack = "services: {api: {image: api, environment: {A: '${GOOD}', B: '${LEVEL:-x}'}}}";
+    let case = |given: &'static [&'static str]| Case {
+        given,
+        ..Case::new(stack, "")
+    };
+    insta::assert_snapshot!(case(&["GOOD", "LEVLE", "LOST"]).of("unread-variable"), @"
+    prod.env:2:1: unread-variable: nothing in `deploy/stack.yml` reads `LEVLE`; did you mean `LEVEL`?
+    prod.env:3:1: unread-variable: nothing in `deploy/stack.yml` reads `LOST`; give it to a service with `LOST: ${LOST}`, or remove it
+    ");
+    assert_eq!(case(&["GOOD", "LEVEL"]).of("unread-variable"), "");
+}
+
+#[test]
+fn mutable_image() {
+    let with = |image: &str| {
+        let stack = format!("services: {{api: {{image: '{image}'}}}}");
+        Case::new(&stack, "").of("mutable-image")
+    };
+    insta::assert_snapshot!(with("redis:7-alpine"), @"deploy/stack.yml:1:18: mutable-image: `redis:7-alpine` may be another image tomorrow; write its digest, `…@sha256:…`, or the name of a target that builds it");
+    assert_ne!(with("git.example/team/api"), "");
+    assert_eq!(with("api"), "");
+    assert_eq!(with(&format!("redis:7@sha256:{}", "0".repeat(64))), "");
+}
+
+#[test]
+fn docker_socket() {
+    let with = |path: &str| found("docker-socket", &format!("volumes: ['{path}:/x:ro']"), "");
+    insta::assert_snapshot!(with("/var/run/docker.sock"), @"deploy/stack.yml:4:15: docker-socket: `api` is given `/var/run/docker.sock`, and with it the engine's socket; put a proxy in between that lets through only what the service asks for");
+    assert_ne!(with("/run"), "");
+    assert_ne!(with("/"), "");
+    assert_eq!(with("/var/lib/x"), "");
+    assert_eq!(with("/var/run/docker"), "");
+}
+
+#[test]
+fn health_check() {
+    let with = |lines: &str, images| {
+        let stack = api(lines).replace("  db: {image: db}\n", "");
+        let case = Case {
+            images,
+            ..Case::new(&stack, "")
+        };
+        (case.of("health-check"), case.check().unwrap().unjudged.len())
+    };
+    let own = |test: &str| {
+        let test = vec![test.to_owned()];
+        Some(Healthcheck {
+            test,
+            ..Healthcheck::default()
+        })
+    };
+    insta::assert_snapshot!(with("", image(&[], None)).0, @"deploy/stack.yml:2:3: health-check: neither `api` nor its image has a health check; write a `healthcheck` with a `test`");
+    insta::assert_snapshot!(with("healthcheck: {disable: true}", BTreeMap::new()).0, @"deploy/stack.yml:4:5: health-check: the health check of `api` is switched off; write a `healthcheck` with a `test`");
+    assert_ne!(with("", image(&[], own("NONE"))).0, "");
+    assert_eq!(with("", image(&[], own("CMD"))), (String::new(), 0));
+    assert_eq!(
+        with("healthcheck: {test: x}", BTreeMap::new()),
+        (String::new(), 0)
+    );
+    assert_eq!(
+        with("deploy: {mode: replicated-job}", image(&[], None)),
+        (String::new(), 0)
+    );
+    assert_eq!(with("", BTreeMap::new()), (String::new(), 1));
+}
+
+#[test]
+fn probe_budget() {
+    let rules = "rules = {boot = {api = \"240s\"}}";
+    let with = |check: &str, images| {
+        let stack = api(&format!("healthcheck: {check}")).replace("  db: {image: db}\n", "");
+        let case = Case {
+            images,
+            ..Case::new(&stack, rules)
+        };
+        (case.of("probe-budget"), case.check().unwrap().unjudged.len())
+    };
+    let of_image = || {
+        let check = Healthcheck {
+            test: vec!["CMD".to_owned()],
+            start_period: Some(std::time::Duration::from_secs(200)),
+            retries: Some(2),
+            ..Healthcheck::default()
+        };
+        image(&[], Some(check))
+    };
+    insta::assert_snapshot!(with("{test: x, interval: 10s, retries: 5}", image(&[], None)).0, @"deploy/stack.yml:4:5: probe-budget: `api` takes up to 4m0s to boot, and is given up after 50s: 0s and 5 × 10s; write `start_period: 4m0s`");
+    assert_eq!(
+        with("{test: x, interval: 10s, start_period: 240s}", image(&[], None)),
+        (String::new(), 0)
+    );
+    // The image's fill what is left open: 200 s and 2 × 20 s.
+    assert_eq!(with("{interval: 20s}", of_image()), (String::new(), 0));
+    assert_ne!(with("{interval: 19s}", of_image()).0, "");
+    assert_eq!(
+        with("{test: x, interval: 10s}", BTreeMap::new()),
+        (String::new(), 1)
+    );
+}
+
+#[test]
+fn port_address() {
+    insta::assert_snapshot!(found("port-address", "ports: [80, '127.0.0.1:6060:6060']", ""), @"deploy/stack.yml:4:17: port-address: port 6060 of `api` is to listen on 127.0.0.1 only, which Swarm does not do; publish no port, and let services on its network reach it; or remove the address, and close the port in the nodes' firewall");
+    nothing("port-address", "", &["ports: ['8000:8000']"]);
+}
+
+#[test]
+fn encrypted_network() {
+    let with = |networks: &str, top: &str| {
+        let stack = format!("services: {{api: {{image: api, networks: {networks}}}}}\nnetworks: {top}\n");
+        Case::new(&stack, "").of("encrypted-network")
+    };
+    insta::assert_snapshot!(Case::new("services: {api: {image: api}}", "").of("encrypted-network"), @r#"deploy/stack.yml:1:1: encrypted-network: the network `default` is not encrypted between nodes; write `default: {driver_opts: {encrypted: ""}}` in `networks` at the top of the file"#);
+    insta::assert_snapshot!(with("[a, b]", "{a: {driver: overlay}, b: {driver_opts: {encrypted: 'true'}}}"), @r#"deploy/stack.yml:2:12: encrypted-network: the network `a` is not encrypted between nodes; write `a: {driver_opts: {encrypted: ""}}` in `networks` at the top of the file"#);
+    assert_eq!(
+        with("[a, b]", "{a: {driver: bridge}, b: {external: true}, c: }"),
+        ""
+    );
+}
+
+#[test]
+fn memory_limit() {
+    insta::assert_snapshot!(found("memory-limit", "deploy: {resources: {reservations: {memory: 1M}}}", "").lines().next().unwrap(), @"deploy/stack.yml:4:14: memory-limit: `api` has no limit of memory; write `deploy: {resources: {limits: {memory: 256M}}}` with what it needs");
+    assert_eq!(
+        found("memory-limit", "deploy: {resources: {limits: {memory: 1M}}}", "")
+            .matches("`api`")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn stop_grace() {
+    let with = |lines: &str, toml: &str| {
+        let stack = api(lines).replace("  db: {image: db}\n", "");
+        Case::new(&stack, toml).of("stop-grace")
+    };
+    insta::assert_snapshot!(with("", ""), @"deploy/stack.yml:2:3: stop-grace: `api` does not say how long it has to end, and is killed after 10s; write `stop_grace_period: 60s`");
+    insta::assert_snapshot!(with("stop_grace_period: 30s", "rules = {stop_grace = \"1m\"}"), @"deploy/stack.yml:4:5: stop-grace: `api` has 30s to end, and 1m0s is the least; write `stop_grace_period: 1m0s`");
+    assert_eq!(with("stop_grace_period: 5s", ""), "");
+    assert_eq!(
+        with("stop_grace_period: 60s", "rules = {stop_grace = \"1m\"}"),
+        ""
+    );
+    assert_eq!(with("deploy: {mode: global-job}", ""), "");
+}

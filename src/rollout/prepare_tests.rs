@@ -1,0 +1,224 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::super::fake::Fake;
+use super::*;
+
+const STACK: &str = "\
+services:
+  api:
+    image: api
+    environment: {PORT: \"${PORT}\"}
+    secrets: [key, made]
+    configs: [{source: site, target: /site.json}]
+secrets:
+  key: {external: true}
+  made: {external: true, name: \"${MADE_SECRET}\"}
+configs:
+  site: {file: site.json}
+";
+
+const CONFIG: &str = "\
+[project]
+name = \"app\"
+[environments.here]
+target = \"preview\"
+stack = \"deploy/stack.yml\"
+env_files = [\"deploy/here.env\"]
+secrets = { key = { file = \"key.txt\" }, made = { generate = 20 } }
+";
+
+struct Bench {
+    directory: tempfile::TempDir,
+    target: Fake,
+}
+
+impl Bench {
+    fn new(files: &[(&str, &str)]) -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        let bench = Bench {
+            directory,
+            target: Fake::default(),
+        };
+        let all = [
+            ("skep.toml", CONFIG),
+            ("skep.star", ""),
+            ("deploy/stack.yml", STACK),
+            ("deploy/site.json", "{}"),
+            ("deploy/here.env", "PORT=80\n"),
+            ("key.txt", "opens\n"),
+        ];
+        for (path, text) in all.iter().chain(files) {
+            bench.write(path, text);
+        }
+        bench
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn prepare(&self) -> Result<(Record, Contents), Error> {
+        let project = Project::open(self.directory.path()).unwrap();
+        let environment = project.environment("here").unwrap();
+        let reading = read_stack(&project, environment, &|_| None)?;
+        assert_eq!(targets(&reading.reading.stack), ["api"]);
+        let image = ReleasedImage {
+            repository: "app/api".to_owned(),
+            digest: "sha256:1".to_owned(),
+            platforms: BTreeMap::new(),
+        };
+        let wish = Wish {
+            images: [("api".to_owned(), image)].into(),
+            sources: Vec::new(),
+            by: "me@here",
+            variable: &|_| None,
+        };
+        prepare(&self.target, &project, environment, reading.reading, wish)
+    }
+
+    /// Has the target run what was prepared.
+    fn keep(&self, (record, contents): &(Record, Contents)) {
+        for ((kind, version), content) in &contents.0 {
+            self.target.put(*kind, version, content).unwrap();
+        }
+        self.target.record(record).unwrap();
+    }
+
+    fn error(&self) -> String {
+        let error = self.prepare().unwrap_err().to_string();
+        error.replace(
+            &*self.directory.path().canonicalize().unwrap().to_string_lossy(),
+            "DIR",
+        )
+    }
+}
+
+fn versions(record: &Record) -> Vec<String> {
+    let release = &record.release;
+    release
+        .secrets
+        .values()
+        .chain(release.configs.values())
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn content_that_does_not_change_keeps_its_version() {
+    let bench = Bench::new(&[]);
+    let first = bench.prepare().unwrap();
+    let id = &first.0.release.id;
+    let all = ["key", "made", "site"].map(|name| format!("app_{name}_{id}"));
+    assert_eq!(versions(&first.0), all);
+    let content = |name: &str| {
+        let found = first
+            .1
+            .0
+            .iter()
+            .find(|((_, version), _)| version.as_str().contains(name));
+        found.unwrap().1.clone()
+    };
+    assert_eq!(
+        (content("key"), content("site")),
+        (b"opens".to_vec(), b"{}".to_vec())
+    );
+    assert_eq!(content("made").len(), 20);
+    assert_eq!(first.0.stack.services["api"].environment["PORT"], "80");
+    bench.keep(&first);
+    let second = bench.prepare().unwrap();
+    assert_eq!(versions(&second.0), all);
+    assert!(second.1.0.is_empty() && second.0.release.id != *id);
+    bench.write("key.txt", "other");
+    let third = bench.prepare().unwrap();
+    let changed: Vec<_> = third.1.0.keys().map(|(_, version)| version.to_string()).collect();
+    assert_eq!(changed, [format!("app_key_{}", third.0.release.id)]);
+}
+
+#[test]
+fn what_is_generated_is_made_anew_only_when_the_target_lost_it() {
+    let bench = Bench::new(&[]);
+    let first = bench.prepare().unwrap();
+    bench.target.record(&first.0).unwrap();
+    let second = bench.prepare().unwrap();
+    let made = |of: &(Record, Contents)| of.0.release.secrets["made"].clone();
+    assert_ne!(made(&first), made(&second));
+    assert!(second.1.0.contains_key(&(Kind::Secret, made(&second))));
+}
+
+#[test]
+fn a_file_that_is_missing_is_made_of_its_example() {
+    let bench = Bench::new(&[("key.txt.example", "put it here\n")]);
+    fs::remove_file(bench.directory.path().join("key.txt")).unwrap();
+    let made = "`DIR/key.txt` did not exist, and was made of its example; fill it in, and run this again";
+    assert_eq!(bench.error(), made);
+    let path = bench.directory.path().join("key.txt");
+    assert_eq!(fs::read(&path).unwrap(), b"put it here\n");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn what_is_wrong_says_where_and_what_helps() {
+    let without = |path: &str| {
+        let bench = Bench::new(&[]);
+        fs::remove_file(bench.directory.path().join(path)).unwrap();
+        bench.error()
+    };
+    assert_eq!(without("key.txt"), "`DIR/key.txt` does not exist");
+    assert_eq!(without("deploy/here.env"), "`DIR/deploy/here.env` does not exist");
+    let with = |path: &str, text: &str| Bench::new(&[(path, text)]).error();
+    assert_eq!(with("key.txt", "\n"), "the secret `key` is empty");
+    assert_eq!(
+        with("deploy/here.env", "PORT 80"),
+        "deploy/here.env:1:1: expected `NAME=value`"
+    );
+    let unset = with("deploy/here.env", "");
+    assert!(unset.starts_with("deploy/stack.yml:4:"), "{unset}");
+    let nowhere = with("skep.toml", &CONFIG.replace("key = { file = \"key.txt\" }, ", ""));
+    assert!(
+        nowhere.starts_with("nothing says where the secret `key` is"),
+        "{nowhere}"
+    );
+    let probed = with("skep.toml", &format!("{CONFIG}probes = {{ web = [\"/\"] }}\n"));
+    assert_eq!(
+        probed,
+        "skep.toml names the service `web` in `probes`, and `deploy/stack.yml` has `api`"
+    );
+}
+
+#[test]
+fn a_program_may_know_the_secret() {
+    let text = |command: &str| CONFIG.replace("file = \"key.txt\"", &format!("command = {command}"));
+    let bench = Bench::new(&[("skep.toml", &text(r#"["echo", "spoken"]"#))]);
+    let (_, contents) = bench.prepare().unwrap();
+    assert!(contents.0.values().any(|content| content == b"spoken"));
+    let error = |command: &str| Bench::new(&[("skep.toml", &text(command))]).error();
+    assert_eq!(
+        error(r#"["false"]"#),
+        "`false` for the secret `key` failed: exit status: 1"
+    );
+    assert!(error(r#"["/no/such"]"#).contains("does not start"));
+}
+
+#[test]
+fn images_by_reference_have_a_digest() {
+    let other = STACK.replace(
+        "image: api",
+        "image: api\n  db:\n    image: docker.example/redis@sha256:12",
+    );
+    let bench = Bench::new(&[("deploy/stack.yml", &other)]);
+    let (record, _) = bench.prepare().unwrap();
+    assert_eq!(
+        record.image_of("db").unwrap().reference(),
+        "docker.example/redis@sha256:12"
+    );
+    assert!(
+        pinned("redis:7")
+            .unwrap_err()
+            .to_string()
+            .contains("write `redis:7@sha256:…`")
+    );
+}
