@@ -8,6 +8,7 @@ mod user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Preview {
     /// A program that can be a supervisor.
     program: PathBuf,
     cancel: Cancel,
+    /// Whether this process is the one that changes the preview.
+    changes: AtomicBool,
     /// Images that were looked up, by digest.
     roots: Mutex<BTreeMap<String, Root>>,
 }
@@ -65,6 +68,7 @@ impl Preview {
             registry,
             program,
             cancel,
+            changes: AtomicBool::new(false),
             roots: Mutex::default(),
         }
     }
@@ -117,6 +121,24 @@ impl Preview {
             }
         }
         Ok(())
+    }
+
+    /// What the supervisor says, if there is one. Whoever changes the preview brings one back that died half-way: else
+    /// nothing would come of what it is waited for.
+    fn seen(&self) -> Result<Option<supervisor::State>, Error> {
+        let state = match self.connect()? {
+            Some(mut client) => client.observe().map(Some),
+            None => Ok(None),
+        };
+        match state {
+            Ok(Some(state)) => Ok(Some(state)),
+            Ok(None) | Err(supervisor::Error::Gone) if self.changes.load(Ordering::Relaxed) => {
+                self.recover()?;
+                let client = self.connect()?;
+                Ok(client.map(|mut client| client.observe()).transpose()?)
+            }
+            other => Ok(other?),
+        }
     }
 
     fn root(&self, image: &ReleasedImage) -> Result<Root, Error> {
@@ -314,14 +336,13 @@ impl From<supervisor::Error> for Error {
 
 impl Target for Preview {
     fn observe(&self) -> Result<Observed, Error> {
-        let Some(mut client) = self.connect()? else {
+        let Some(seen) = self.seen()? else {
             return Ok(Observed {
                 secrets: supervisor::versions(&self.files.directory, supervisor::Kind::Secret)?,
                 configs: supervisor::versions(&self.files.directory, supervisor::Kind::Config)?,
                 ..Observed::default()
             });
         };
-        let seen = client.observe()?;
         let mut services = BTreeMap::new();
         for (name, service) in seen.services {
             services.insert(name.clone(), self.service(&name, service)?);
@@ -463,6 +484,7 @@ impl Target for Preview {
     fn lock(&self, owner: &str) -> Result<Box<dyn Lock>, Error> {
         let lock = self.files.lock(owner)?;
         self.recover()?;
+        self.changes.store(true, Ordering::Relaxed);
         Ok(lock)
     }
 
