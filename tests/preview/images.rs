@@ -1,1 +1,182 @@
-//! To come.
+//! Images out of a registry: by tag, of the wrong platform, and gone.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::bench::{ARCHITECTURES, As, Bench, Ran, has_busybox, served, token};
+use super::load::free_port;
+use super::processes::until;
+
+/// `skep registry`, until it is dropped.
+struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    /// One whose content is in the store `store` beside the project.
+    fn start(bench: &Bench, port: u16, store: &str) -> Registry {
+        let port_text = port.to_string();
+        let mut command = bench.command(&["registry", "--port", &port_text]);
+        command
+            .env("SKEP_STORE", bench.beside(store))
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines.next().unwrap().unwrap();
+        assert_eq!(address, format!("127.0.0.1:{port}"));
+        Registry { child, port }
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A project whose images go to a registry.
+fn bench(who: As) -> (Bench, Registry) {
+    let bench = Bench::new(who);
+    let registry = Registry::start(&bench, free_port(), "registry");
+    let images = format!("images = \"{}/team/{{name}}\"", registry.address());
+    let probes = r#"probes = { web = [{ path = "/cgi-bin/version", count = 3, interval = "20ms" }] }"#;
+    bench.configure_all(&images, probes, "token = { env = \"TOKEN\" }");
+    (bench, registry)
+}
+
+/// Pushes the image with a file of this content as `tag`, out of a store that is not the preview's.
+fn push(bench: &Bench, tag: &str, content: &str) {
+    bench.write("root/content", content);
+    let mut push = bench.command(&["push", "--tag", tag]);
+    let ran = bench.ran(
+        &push
+            .env("SKEP_STORE", bench.beside("elsewhere"))
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+/// The report, with the registry's address masked.
+fn failure(ran: &Ran, port: u16) -> String {
+    ran.failure().replace(&format!("127.0.0.1:{port}"), "REGISTRY")
+}
+
+fn roll_out(bench: &Bench, version: &str) -> Value {
+    bench.set("VERSION", version);
+    bench.set("TOKEN", &token(version));
+    bench.succeed(&["rollout", "preview", "--tag", version]);
+    assert_eq!(bench.served(), served(version));
+    bench.settled()
+}
+
+#[test]
+fn an_image_of_the_other_platform() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, registry) = bench(As::Ordinary);
+    push(&bench, "1", "one");
+    let before = roll_out(&bench, "1");
+    let recipe = std::fs::read_to_string(bench.project().join("skep.star")).unwrap();
+    let [here, other] = ARCHITECTURES.map(|architecture| format!("\"linux/{architecture}\""));
+    bench.write("skep.star", &recipe.replace(&here, &other));
+    push(&bench, "2", "two");
+    bench.set("VERSION", "2");
+    let mask = |ran: &Ran| {
+        let text = failure(ran, registry.port);
+        text.replace(here.trim_matches('"'), "HERE")
+            .replace(other.trim_matches('"'), "OTHER")
+    };
+    insta::assert_snapshot!(mask(&bench.skep(&["rollout", "preview", "--tag", "2"])), @"
+    exit 7
+    error: the image `sha256:DIGEST` is not for HERE; it is for OTHER
+    ");
+    // Not even built for this machine.
+    insta::assert_snapshot!(mask(&bench.skep(&["release", "preview"])), @"
+    exit 2
+    error: the target `web` is not built for HERE; it is built for OTHER
+    ");
+    assert_eq!(bench.settled(), before);
+    assert_eq!(bench.served(), served("1"));
+}
+
+#[test]
+fn an_image_that_is_gone_from_the_registry() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, registry) = bench(As::Caller);
+    let port = registry.port;
+    for version in ["1", "2", "3"] {
+        push(&bench, version, version);
+    }
+    insta::assert_snapshot!(failure(&bench.skep(&["rollout", "preview", "--tag", "4"]), port), @"
+    exit 2
+    error: `REGISTRY/team/web` has no tag `4`; push it first
+    ");
+    let first = roll_out(&bench, "1");
+    roll_out(&bench, "2");
+    let third = roll_out(&bench, "3");
+    let back = ["rollback", "preview", first["release"].as_str().unwrap()];
+    collect(&bench);
+
+    // A registry that does not answer, and one that has nothing.
+    drop(registry);
+    insta::assert_snapshot!(failure(&bench.skep(&back), port), @"
+    exit 4
+    error: `REGISTRY/team/web`: cannot get the manifest `sha256:DIGEST`: cannot connect: client error (Connect): tcp connect error: Connection refused (os error 111); check that `REGISTRY` is right, and that this machine reaches it
+    ");
+    insta::assert_snapshot!(failure(&bench.skep(&["rollout", "preview", "--tag", "2"]), port), @"
+    exit 4
+    error: `REGISTRY/team/web`: cannot look up the manifest `2`: cannot connect: client error (Connect): tcp connect error: Connection refused (os error 111); check that `REGISTRY` is right, and that this machine reaches it
+    ");
+    let empty = Registry::start(&bench, port, "empty");
+    insta::assert_snapshot!(failure(&bench.skep(&back), port), @"
+    exit 4
+    error: the image `REGISTRY/team/web@sha256:DIGEST` is gone: `REGISTRY` has no manifest sha256:DIGEST; push it again, or take another release
+    ");
+    insta::assert_snapshot!(failure(&bench.skep(&["rollout", "preview", "--tag", "2"]), port), @"
+    exit 2
+    error: `REGISTRY/team/web` has no tag `2`; push it first
+    ");
+    drop(empty);
+    assert_eq!(bench.settled(), third);
+    assert_eq!(bench.served(), served("3"));
+
+    // What runs was spared by the collection: it is started again without a registry, if nothing else is either.
+    let supervisor = bench.supervisor();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    until("the supervisor is gone", || bench.processes().is_empty());
+    assert_eq!(bench.skep(&back).code, 4);
+    until("everything is ready", || {
+        let status = bench.status();
+        let services = status["services"].as_object().unwrap();
+        let mut tasks = services
+            .values()
+            .flat_map(|service| service["tasks"].as_array().unwrap());
+        services.len() == 2 && tasks.all(|task| task["state"] == "ready")
+    });
+    assert_eq!(bench.settled(), third);
+    // The first one is pulled again once it can be.
+    let _registry = Registry::start(&bench, port, "registry");
+    bench.succeed(&back);
+    assert_eq!(bench.settled(), first);
+    assert_eq!(bench.served(), served("1"));
+}
+
+/// Removes from the store what nothing needs.
+fn collect(bench: &Bench) {
+    // What is younger than a running skep by the file system's clock is spared, with two seconds of slack.
+    std::thread::sleep(Duration::from_millis(2_500));
+    bench.succeed(&["gc", "--keep", "0"]);
+}

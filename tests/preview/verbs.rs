@@ -70,7 +70,10 @@ fn a_plan_touches_nothing_and_says_what_a_rollout_would_do() {
     }
     let bench = Bench::new(As::Ordinary);
     let none = bench.skep(&["plan", "preview"]);
-    insta::assert_snapshot!(none.failure(), @"");
+    insta::assert_snapshot!(none.failure(), @"
+    exit 2
+    error: nothing was released to `preview` yet; run `skep release preview`
+    ");
     bench.release("1");
     let nothing = bench.skep(&["plan", "preview", "--exit-code"]);
     assert_eq!((nothing.code, nothing.stdout.as_str()), (0, "nothing to do\n"));
@@ -80,7 +83,34 @@ fn a_plan_touches_nothing_and_says_what_a_rollout_would_do() {
     bench.set("TOKEN", "another");
     let pending = bench.skep(&["plan", "preview", "--exit-code"]);
     assert_eq!(pending.code, 3, "{}", pending.stderr);
-    insta::assert_snapshot!(pending.stdout, @"");
+    insta::assert_snapshot!(pending.stdout, @r#"
+    ~ single: replaced, one replica at a time
+        @@ -7,5 +7,5 @@
+         environment.CRASH: ""
+         environment.SICK: ""
+        -environment.VERSION: "1"
+        +environment.VERSION: "2"
+         image: "localhost/bench/web@sha256:DIGEST"
+         volumes[0].read_only: false
+    ~ web: replaced, one replica at a time
+        @@ -7,5 +7,5 @@
+         environment.CRASH: ""
+         environment.SICK: ""
+        -environment.VERSION: "1"
+        +environment.VERSION: "2"
+         healthcheck.interval: "200ms"
+         healthcheck.retries: 2
+        @@ -17,5 +17,5 @@
+         ports[0].published: PORT
+         ports[0].target: 8000
+        -secrets: ["bench_token_RELEASE"]
+        +secrets: ["bench_token_RELEASE"]
+         volumes[0].read_only: false
+         volumes[0].source.volume.name: "data"
+    1. secret bench_token_RELEASE
+    2. canary of web
+    3. roll single, roll web
+    "#);
     assert!(!pending.stdout.contains("another"), "secrets are not shown");
     let json = bench.json(&["plan", "preview"]);
     assert_eq!(json["changes"][1]["effect"], "replace", "{json}");
@@ -94,22 +124,41 @@ fn status_and_history_in_words() {
         return;
     }
     let bench = Bench::new(As::Caller);
-    insta::assert_snapshot!(bench.skep(&["status", "preview"]).stdout, @"");
+    insta::assert_snapshot!(bench.skep(&["status", "preview"]).stdout, @"
+    no release has run yet
+    nothing runs
+    ");
     bench.release("1");
     bench.set("CRASH", "7");
     assert_eq!(bench.skep(&["release", "preview"]).code, 5);
-    insta::assert_snapshot!(bench.succeed(&["status", "preview"]), @"");
+    insta::assert_snapshot!(bench.succeed(&["status", "preview"]), @"
+    release RELEASE
+    single           1/1 ready
+      single.1       ready
+    web              2/2 ready
+      web.1          ready
+      web.2          ready
+    ");
     let history = bench.succeed(&["history", "preview"]);
     let words: Vec<_> = history
         .lines()
         .map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" "))
         .collect();
-    insta::assert_snapshot!(words.join("\n"), @"");
+    insta::assert_snapshot!(words.join("\n"), @"
+    by keeper@HOST: ran
+    by keeper@HOST: failed, and was undone: web.1.N: exit code 7
+    ");
     let nowhere = bench.skep(&["status", "nowhere"]);
     assert_eq!(nowhere.code, 2);
-    insta::assert_snapshot!(nowhere.failure(), @"");
+    insta::assert_snapshot!(nowhere.failure(), @"
+    exit 2
+    error: `BENCH/project/skep.toml` has no environment `nowhere`; it has `preview`
+    ");
     let unknown = bench.skep(&["rollback", "preview", "0123456789ab-20200101000000"]);
-    insta::assert_snapshot!(unknown.failure(), @"");
+    insta::assert_snapshot!(unknown.failure(), @"
+    exit 2
+    error: `preview` keeps no release `RELEASE`; `skep history preview` lists those that it does
+    ");
 }
 
 /// What follows the time of each line.
