@@ -1,11 +1,12 @@
 //! The example, whole: built twice from nothing on machines that differ in everything that may differ, then
-//! exported, validated, run on both architectures, and changed.
+//! exported, validated, run on both architectures, changed, and released to a preview.
 //!
 //! It takes minutes and the network, so it runs where `SKEP_TEST_REAL` says that real servers are there.
 
 mod changes;
 mod checkout;
 mod machine;
+mod preview;
 mod push;
 mod run;
 mod servers;

@@ -175,10 +175,19 @@ pub fn free_port() -> u16 {
 }
 
 /// Status and body of a GET; `None` where nothing answers.
-fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
+pub fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
+    request(port, "GET", path, "")
+}
+
+/// The same of another method, with a body of JSON.
+pub fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
