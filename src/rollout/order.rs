@@ -74,13 +74,8 @@ pub(super) fn stages(inputs: &Inputs<'_>) -> Vec<Stage> {
 impl<'a> Inputs<'a> {
     /// Whether a service is not there as the release wants it.
     fn differs(&self, name: &str) -> bool {
-        let spec = &self.specs[name];
-        self.observed.services.get(name).is_none_or(|service| {
-            service.revision != spec.revision
-                || service.replicas != spec.replicas
-                || service.paused.is_some()
-                || service.tasks.iter().any(|task| task.revision != spec.revision)
-        })
+        let service = self.observed.services.get(name);
+        service.is_none_or(|service| !service.is(&self.specs[name]))
     }
 
     /// Whether one replica can be tried before the others: there are others, and they run something else.
@@ -146,18 +141,26 @@ mod tests {
         let one = |word: &str| {
             let (name, rest) = word.split_once('=').unwrap();
             let (revision, replicas) = rest.split_once('x').unwrap();
+            let replicas = replicas.trim_end_matches('?');
             (name.to_owned(), revision.to_owned(), replicas.parse().unwrap())
         };
         text.split_whitespace().map(one).collect()
     }
 
-    /// `there`: what is on the target; `wanted`: what should be; `needs`: `api:db,redis`.
+    /// `there`: what is on the target, with a `?` at its end what is not ready; `wanted`: what should be; `needs`: `api:db,redis`.
     fn check(there: &str, wanted: &str, needs: &str, migrate: Option<&str>, expected: &str) {
+        let state = |name: &str| {
+            let mut words = there.split_whitespace();
+            match words.any(|word| word.starts_with(name) && word.ends_with('?')) {
+                true => State::Starting,
+                false => State::Ready,
+            }
+        };
         let task = |name: &str, revision: &str, slot: u32| Replica {
             name: format!("{name}.{slot}"),
             revision: revision.to_owned(),
             image: String::new(),
-            state: State::Ready,
+            state: state(name),
             restarts: 0,
             reason: None,
             lines: Vec::new(),
@@ -224,6 +227,17 @@ mod tests {
             "api:db,redis worker:db admin:api",
             Some("api"),
             "roll db + roll redis, migrate, roll api + roll worker, roll admin",
+        );
+    }
+
+    #[test]
+    fn what_is_not_ready_is_waited_for_before_the_migration_that_needs_it() {
+        check(
+            "api=1x1 db=1x1?",
+            "api=1x1 db=1x1",
+            "api:db",
+            Some("api"),
+            "roll db, migrate",
         );
     }
 

@@ -44,7 +44,7 @@ pub enum Effect {
     Replace,
     /// Replicas are added or taken away; those that stay are not touched.
     Scale,
-    /// It has the spec already, and not every replica follows it.
+    /// It has the spec already, and not every replica follows it, or is ready.
     Converge,
     /// It goes.
     Remove,
@@ -111,12 +111,7 @@ fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Op
         (None, Some(_)) => Effect::Remove,
         (Some(spec), Some(service)) if spec.revision != service.revision => Effect::Replace,
         (Some(spec), Some(service)) if spec.replicas != service.replicas => Effect::Scale,
-        (Some(spec), Some(service))
-            if service.paused.is_some()
-                || service.tasks.iter().any(|task| task.revision != spec.revision) =>
-        {
-            Effect::Converge
-        }
+        (Some(spec), Some(service)) if !service.is(spec) => Effect::Converge,
         _ => return None,
     };
     let before = service.map(|service| text(&service.shown)).unwrap_or_default();

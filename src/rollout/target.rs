@@ -216,6 +216,17 @@ pub struct Service {
     pub tasks: Vec<Replica>,
 }
 
+impl Service {
+    /// Whether it is all that `spec` says: nothing else is left of it, and every replica is ready.
+    pub(super) fn is(&self, spec: &Spec) -> bool {
+        let follows = |task: &Replica| task.revision == spec.revision && task.state == State::Ready;
+        self.revision == spec.revision
+            && self.replicas == spec.replicas
+            && self.paused.is_none()
+            && self.tasks.iter().all(follows)
+    }
+}
+
 /// One replica, as the orchestrator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Replica {
