@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::load::{free_port, get};
@@ -416,12 +417,16 @@ impl Bench {
 
     /// The process id of the supervisor, which lives.
     #[track_caller]
-    pub fn supervisor(&self) -> rustix::process::Pid {
+    pub fn supervisor(&self) -> Pid {
+        let lock = fs::read_to_string(self.state().join("supervisor.lock")).unwrap();
+        let pid = lock.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = pid.unwrap_or_else(|| panic!("no process: {lock:?}"));
         let processes = self.processes();
-        let mut supervisors = processes.iter().filter(|process| process.is_supervisor());
-        let supervisor = supervisors.next().expect("a supervisor runs");
-        assert!(supervisors.next().is_none(), "{processes:#?}");
-        supervisor.pid
+        assert!(
+            processes.iter().any(|process| process.pid == pid),
+            "{pid:?}: {processes:#?}"
+        );
+        pid
     }
 }
 
@@ -434,7 +439,7 @@ impl Drop for Bench {
         let _ = self.command(&["down", "preview", "--volumes"]).output();
         // One that does not listen, if it came to that.
         for process in self.processes() {
-            let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
+            let _ = kill_process(process.pid, Signal::KILL);
         }
     }
 }

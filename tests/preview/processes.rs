@@ -16,13 +16,6 @@ pub struct Process {
     pub command: String,
 }
 
-impl Process {
-    /// Whether it is what keeps a preview running.
-    pub fn is_supervisor(&self) -> bool {
-        self.command.contains(" supervise-preview ")
-    }
-}
-
 fn all() -> impl Iterator<Item = (Pid, PathBuf)> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|entry| {
