@@ -40,6 +40,8 @@ pub fn strings(texts: &[&str]) -> Vec<String> {
 pub struct Bench {
     pub directory: tempfile::TempDir,
     pub store: Store,
+    /// Where everybody may start it: what cargo built may lie in root's home.
+    program: PathBuf,
     image: Tree,
 }
 
@@ -51,9 +53,14 @@ impl Bench {
         std::fs::set_permissions(directory.path(), open).unwrap();
         let store = Store::open(&directory.path().join("store")).unwrap();
         let image = image(&store);
+        let (built, program) = (env!("CARGO_BIN_EXE_skep"), directory.path().join("skep"));
+        std::fs::hard_link(built, &program)
+            .or_else(|_| std::fs::copy(built, &program).map(drop))
+            .unwrap();
         Bench {
             directory,
             store,
+            program,
             image,
         }
     }
@@ -64,8 +71,7 @@ impl Bench {
 
     /// The supervisor, started if there is none.
     pub fn client(&self) -> Client {
-        let program = Path::new(env!("CARGO_BIN_EXE_skep"));
-        start(program, &self.state(), &self.store).unwrap()
+        start(&self.program, &self.state(), &self.store).unwrap()
     }
 
     /// A service that runs a script, without a health check.
