@@ -194,12 +194,20 @@ fn show(context: &Context, environment: &str, report: &Report) {
 
 pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
     let images = arguments.which.images();
+    let is_newest = images == Images::Newest;
     let proposal = within(context, &arguments.environment, true, |deployment| {
         deployment.plan(&images)
     })?;
     match context.json {
         true => stdout::print_json(&proposal),
         false => stdout::print(&text(&proposal, stdout::has_colours())),
+    }
+    if is_newest && !context.json {
+        let environment = &arguments.environment;
+        let hint = format!(
+            "with the images of the newest release; `skep release {environment}` builds the sources as they are"
+        );
+        context.renderer.say(&hint);
     }
     match arguments.exit_code && !proposal.is_empty() {
         true => Err(Failure::new(Kind::Pending, "changes are pending")),

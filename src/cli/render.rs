@@ -76,6 +76,14 @@ impl Renderer {
         Events::new(move |event| state.lock().expect("never poisoned").take(&event))
     }
 
+    /// Says something beside the result, unless nobody wants to hear it.
+    pub(super) fn say(&self, line: &str) {
+        let state = self.0.lock().expect("never poisoned");
+        if !matches!(state.view, View::Json | View::Quiet) {
+            say(line);
+        }
+    }
+
     /// Clears the live view, and sums up what ran since the last time.
     pub(super) fn finish(&self) {
         self.0.lock().expect("never poisoned").finish();

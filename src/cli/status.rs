@@ -110,7 +110,13 @@ pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Fail
         return Ok(());
     }
     let mut text = String::new();
-    for record in &history {
+    let current = history.iter().position(|record| record.outcome.succeeded());
+    for (number, record) in history.iter().enumerate() {
+        let sign = if current == Some(number) { '*' } else { ' ' };
+        let dirty = match record.release.sources.iter().any(|source| source.dirty) {
+            true => " (from a work tree with changes)",
+            false => "",
+        };
         let outcome = match &record.outcome {
             Outcome::Pending => "did not end".to_owned(),
             Outcome::Succeeded { .. } => "ran".to_owned(),
@@ -126,7 +132,7 @@ pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Fail
             .map(|schema| format!(", schema {schema}"))
             .unwrap_or_default();
         text += &format!(
-            "{} {} by {}{schema}: {outcome}\n",
+            "{sign} {} {} by {}{dirty}{schema}: {outcome}\n",
             record.release.id,
             record.began.format("%Y-%m-%d %H:%M:%S"),
             printable(&record.release.by)

@@ -196,6 +196,7 @@ impl<'a> Rollout<'a> {
             && previous.as_ref().is_some_and(|previous| {
                 history.first().map(|newest| &newest.release.id) == Some(&previous.release.id)
                     && (rollback || previous.release.runs_like(&record.release))
+                    && previous.probes == record.probes
             });
         if proposal.is_empty() && settled {
             let release = previous.map_or(record.release.id.clone(), |previous| previous.release.id);
@@ -305,7 +306,7 @@ impl<'a> Rollout<'a> {
     }
 
     /// Until every service of `stage` has come where it was sent.
-    fn watch(&self, stage: &[Step], proposal: &Proposal) -> Result<(), Stop> {
+    fn watch(&mut self, stage: &[Step], proposal: &Proposal) -> Result<(), Stop> {
         let deadline = Instant::now() + self.setting.options.timeout;
         let mut said: BTreeMap<String, String> = BTreeMap::new();
         loop {
@@ -315,7 +316,10 @@ impl<'a> Rollout<'a> {
                 match verdict(step, proposal, &observed) {
                     Verdict::Done => {}
                     Verdict::Waiting(why) => waiting.push(format!("{step}: {why}")),
-                    Verdict::Failed(reason) => return Err(Stop::Failed(reason)),
+                    Verdict::Failed(reason) => {
+                        self.journal.current = Some(step.clone());
+                        return Err(Stop::Failed(reason));
+                    }
                 }
                 self.show(step, &observed, &mut said);
             }
@@ -449,11 +453,9 @@ impl<'a> Rollout<'a> {
         let reason = Box::new(reason);
         let stands = match back {
             Some((to, Ok(()))) => {
-                let schema = self
-                    .record
-                    .release
-                    .migration
-                    .and_then(|migration| migration.after);
+                let migration = self.record.release.migration;
+                let moved = migration.filter(|migration| migration.before != migration.after);
+                let schema = moved.and_then(|migration| migration.after);
                 return Error::RolledBack {
                     release,
                     step,
@@ -496,11 +498,7 @@ impl<'a> Rollout<'a> {
     /// The previous release by the same steps, without the lock's being given up.
     fn go_back(&self, previous: Record) -> Result<(), String> {
         let to = previous.release.id.clone();
-        self.setting.events.emit(Event::Step {
-            step: format!("roll back to {to}"),
-            state: StepState::Began,
-            note: None,
-        });
+        self.setting.events.warn(format!("going back to {to}"));
         let target = self.setting.target;
         let undone = || -> Result<(), Stop> {
             let observed = target.observe()?;

@@ -223,6 +223,7 @@ impl Service {
         self.revision == spec.revision
             && self.replicas == spec.replicas
             && self.paused.is_none()
+            && self.tasks.len() == spec.replicas as usize
             && self.tasks.iter().all(follows)
     }
 }

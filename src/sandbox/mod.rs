@@ -31,6 +31,7 @@ use std::fs;
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -324,6 +325,8 @@ impl<'a> Running<'a> {
             .arg(ARGUMENT)
             .current_dir(sandbox.store.root())
             .env_clear()
+            // Ctrl-C is for skep, which then ends it.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(log_end.try_clone()?)
             .stderr(log_end)
