@@ -239,6 +239,9 @@ fn of_actions(failures: &[engine::Failure]) -> Failure {
         Some(Fault::Cancelled) => Kind::Interrupted,
         _ => Kind::Environment,
     };
+    if kind == Kind::Interrupted {
+        return Failure::new(kind, "interrupted");
+    }
     let line = |failure: &engine::Failure| format!("`{}` {}", failure.label, joined(&failure.message));
     let mut messages = failures.iter().map(line);
     let mut whole = Failure::new(kind, messages.next().unwrap_or_default());
