@@ -142,12 +142,15 @@ fn status_and_history_in_words() {
     let history = bench.succeed(&["history", "preview"]);
     let words: Vec<_> = history
         .lines()
-        .map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" "))
+        .map(|line| format!("{} {}", &line[..1], line.split_once(" by ").unwrap().1))
         .collect();
-    insta::assert_snapshot!(words.join("\n"), @"
-    by keeper@HOST: ran
-    by keeper@HOST: failed, and was undone: web.1.N: exit code 7
-    ");
+    assert_eq!(
+        words,
+        [
+            "* keeper@HOST: ran",
+            "  keeper@HOST: failed, and was undone: web.1.N: exit code 7"
+        ]
+    );
     let nowhere = bench.skep(&["status", "nowhere"]);
     assert_eq!(nowhere.code, 2);
     insta::assert_snapshot!(nowhere.failure(), @"
