@@ -24,9 +24,9 @@ pub(super) struct Fake {
     pub done: RefCell<Vec<String>>,
     /// So many changes succeed; then the process is as good as dead.
     pub lives: Cell<Option<usize>>,
-    /// How many replicas of one service ran at the same time.
-    pub most: RefCell<BTreeMap<String, usize>>,
+    /// Where every service answers.
     pub endpoint: Option<Endpoint>,
+    /// Whether somebody else holds the lock.
     pub locked: Cell<bool>,
 }
 
@@ -88,9 +88,6 @@ impl Fake {
                 service.tasks[old] = replica(old + 1);
             }
         }
-        let mut most = self.most.borrow_mut();
-        let most = most.entry(name.to_owned()).or_default();
-        *most = (*most).max(service.tasks.len());
     }
 }
 

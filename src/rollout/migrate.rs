@@ -4,14 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::history::{Migrate, Record};
-use super::run::{Setting, Stop};
+use super::run::{PACE, Setting, Stop};
 use super::target::{self, LogQuery, Observed, Task};
 use super::watch::Reason;
 use crate::event::Event;
 use crate::release::Migration;
 
-/// How often a running task is looked at.
-const PACE: Duration = Duration::from_millis(50);
 /// How long reading the schema's version may take.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of the end of its log that a report shows.

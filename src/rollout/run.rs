@@ -15,7 +15,7 @@ use crate::event::{Event, Events, StepState};
 use crate::release::{ReleaseId, Version};
 
 /// How often a target is looked at while something is waited for.
-const PACE: Duration = Duration::from_millis(50);
+pub(super) const PACE: Duration = Duration::from_millis(50);
 
 /// Content of secrets and configs by version. Its `Debug` shows none of it.
 #[derive(Clone, Default)]

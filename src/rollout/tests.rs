@@ -230,6 +230,13 @@ fn problems_and_locks_refuse_before_anything_is_touched() {
     assert!(matches!(error, Error::Problems { .. }), "{error}");
     assert_eq!(target.take_done(), [""; 0]);
     assert!(target.history().unwrap().is_empty() && target.journal().unwrap().is_none());
+    target.locked.set(true);
+    let error = run(&target, &release(1, "api=a1", "k")).unwrap_err();
+    assert!(
+        matches!(error, Error::Target(TargetError::Locked { .. })),
+        "{error}"
+    );
+    assert_eq!(target.take_done(), [""; 0]);
 }
 
 #[test]
@@ -291,5 +298,34 @@ fn any_kept_release_can_be_brought_back_with_its_secrets() {
         Rollout::back(&setting, record.unwrap()).unwrap();
         assert_eq!(running(&target), format!("api=a{0},a{0} db=d1", n + 1));
         assert_eq!(target.take_done(), ["canary of api", "roll api"]);
+    }
+}
+
+#[test]
+fn a_probe_that_fails_undoes_the_release_and_changed_probes_are_asked() {
+    let mut target = Fake::default();
+    run(&target, &release(1, "api=a1", "k")).unwrap();
+    // Nobody answers there.
+    target.endpoint = Some(Endpoint {
+        base: "http://127.0.0.1:1".to_owned(),
+        connect: None,
+    });
+    let probe = Probe {
+        path: "/".to_owned(),
+        status: 200,
+        body: None,
+        headers: BTreeMap::new(),
+        count: 1,
+        need: 1,
+        interval: Duration::ZERO,
+        timeout: Duration::from_secs(1),
+    };
+    for (images, undone) in [("api=a1", false), ("api=a2", true)] {
+        let (mut record, contents) = release(2, images, "k");
+        record.probes = [("api".to_owned(), vec![probe.clone()])].into();
+        let error = run(&target, &(record, contents)).unwrap_err();
+        assert!(error.to_string().contains("probe of api /"), "{error}");
+        assert_eq!(matches!(error, Error::RolledBack { .. }), undone, "{error}");
+        assert_eq!(running(&target), "api=a1,a1");
     }
 }

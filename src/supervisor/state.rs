@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
+use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
 /// A point in time: milliseconds since the Unix epoch. Shown as RFC 3339, in UTC.
@@ -22,33 +23,15 @@ impl Stamp {
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, millis) = (self.0 / 1000, self.0 % 1000);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+        let time = i64::try_from(self.0)
+            .ok()
+            .and_then(DateTime::from_timestamp_millis);
+        f.write_str(
+            &time
+                .unwrap_or_default()
+                .to_rfc3339_opts(SecondsFormat::Millis, true),
         )
     }
-}
-
-/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar. Years are counted
-/// from March, so that the leap day is the last one.
-fn date(days: u64) -> (u64, u64, u64) {
-    const ERA: u64 = 146_097; // days in 400 years
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day) = (days / ERA, days % ERA);
-    let year = (day - day / 1_460 + day / 36_524 - day / (ERA - 1)) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153; // 0 is March
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (era * 400 + year + next_year, month, day)
 }
 
 /// Everything that a supervisor knows.
