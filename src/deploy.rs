@@ -169,7 +169,7 @@ impl<'a> Deployment<'a> {
     pub fn open(setting: &'a Setting, name: &str, asker: Asker<'a>) -> Result<Deployment<'a>, Error> {
         let project = &setting.project;
         let environment = project.environment(name)?;
-        let TargetKind::Preview = environment.target;
+        assert_eq!(environment.target, TargetKind::Preview, "the only one that is opened yet");
         let directory = environment
             .stack
             .parent()

@@ -13,6 +13,8 @@ use crate::stack::Span;
 const KEEP: usize = 10;
 /// The most that can be kept.
 const MAX_KEEP: usize = 100;
+/// The longest name of a stack: with a release and an attempt it is still a name in DNS.
+const MAX_NAME: usize = 18;
 
 /// What releases run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -20,6 +22,8 @@ const MAX_KEEP: usize = 100;
 pub enum TargetKind {
     /// This machine, without root.
     Preview,
+    /// A Docker Swarm.
+    Swarm,
 }
 
 /// `[environments.NAME]`. Unknown keys are errors.
@@ -30,9 +34,32 @@ pub struct Environment {
     pub target: TargetKind,
     /// The stack file, from the project's root.
     pub stack: PathBuf,
+    /// What the stack is called there; the project's name if absent. At most 18 lower-case letters, digits and `-`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where a Swarm's managers are, tried in turn: `unix:///…` or `ssh://[user@]host[:port]`, with `${…}` of the
+    /// environment's files. The engine of this machine if absent.
+    #[serde(default)]
+    pub managers: Vec<String>,
+    /// The id of the Swarm; any other is refused. What was seen first counts if absent.
+    #[serde(default)]
+    pub cluster: Option<String>,
     /// Files with lines `NAME=value` that give the stack file's variables, from the project's root; later ones count.
     #[serde(default)]
     pub env_files: Vec<PathBuf>,
+    /// Variables of those files that must have a value.
+    #[serde(default)]
+    pub required: Vec<String>,
+    /// Variables of services whose values are secrets: shown nowhere, and compared by a hash.
+    #[serde(default)]
+    pub secret_env: Vec<String>,
+    /// Where probes find a service, such as `https://api.example`, with `${…}` of the environment's files; where the
+    /// target publishes it if absent.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, String>,
+    /// Who is told what came of a rollout.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
     /// Where the content of secrets is that the stack file calls external, by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretSource>,
@@ -74,6 +101,18 @@ pub enum SecretSource {
     Generate(u8),
 }
 
+/// Who is told what came of a rollout: one of these.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Notify {
+    /// A program, which reads the report as JSON on stdin.
+    Command(Vec<String>),
+    /// An address that the report is posted to.
+    Url(String),
+    /// The environment variable that holds such an address, because it is a secret.
+    Env(String),
+}
+
 /// A command that must succeed before anything rolls.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +127,9 @@ pub struct Migrate {
     /// The command that prints the schema's version.
     #[serde(default)]
     pub version: Option<Vec<String>>,
+    /// Whether what ran before cannot do with the new schema: a failure after it stands, and is not rolled back.
+    #[serde(default)]
+    pub breaking: bool,
 }
 
 /// A request that must be answered well: a path, or a table with the rest.
@@ -190,6 +232,14 @@ impl Environment {
     pub(super) fn check(&self) -> Result<(), Senseless> {
         if self.keep == 0 || self.keep > MAX_KEEP {
             return Err(("keep".to_owned(), self.keep.to_string(), "from 1 to 100"));
+        }
+        let is_name = |name: &String| {
+            let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(valid) && !name.starts_with('-')
+        };
+        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name)) {
+            let expected = "at most 18 lower-case letters, digits and `-`";
+            return Err(("name".to_owned(), name.clone(), expected));
         }
         if let Some(migrate) = &self.migrate
             && (migrate.command.is_empty() || migrate.version.as_ref().is_some_and(Vec::is_empty))
