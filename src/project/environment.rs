@@ -44,6 +44,9 @@ pub struct Environment {
     /// The id of the Swarm; any other is refused. What was seen first counts if absent.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// For how long whoever changes a Swarm may be silent before he is taken for dead; 60 s if absent.
+    #[serde(default)]
+    pub patience: Option<Span>,
     /// Files with lines `NAME=value` that give the stack file's variables, from the project's root; later ones count.
     #[serde(default)]
     pub env_files: Vec<PathBuf>,

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::history::{Migrate, Record};
-use super::run::{PACE, Setting, Stop};
+use super::error::Stop;
+use super::run::Setting;
 use super::target::{self, LogQuery, Observed, Task};
 use super::watch::Reason;
 use crate::event::Event;
@@ -111,7 +112,7 @@ fn one(
         let end = |message: String| {
             let from = lines.len().saturating_sub(LINES);
             let lines = lines[from..].to_vec();
-            Stop::Failed(Reason { message, lines })
+            Stop::Failed(Reason::with_lines(message, lines))
         };
         match state {
             Some(state) if state.exit_code == Some(0) => return Ok(lines),
@@ -135,7 +136,7 @@ fn one(
             setting.target.stop_task(name)?;
             return Err(target::Error::Cancelled.into());
         }
-        std::thread::sleep(PACE);
+        std::thread::sleep(setting.target.pace());
     }
 }
 

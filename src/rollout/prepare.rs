@@ -50,6 +50,8 @@ pub struct Wish<'a> {
     pub images: BTreeMap<String, ReleasedImage>,
     /// What they were built of.
     pub sources: Vec<SourceRevision>,
+    /// Where probes find services.
+    pub addresses: BTreeMap<String, String>,
     /// Who asks: `user@host`.
     pub by: &'a str,
     /// The process's environment.
@@ -72,6 +74,38 @@ pub fn read_stack(
     environment: &Environment,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Source, Error> {
+    let (values, given) = variables_of(project, environment)?;
+    let text = text_of(&project.root.join(&environment.stack))?;
+    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
+    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
+    Ok(Source { reading, given })
+}
+
+/// What an environment is called on its target.
+pub fn stack_name<'a>(project: &'a Project, environment: &'a Environment) -> &'a str {
+    environment.name.as_deref().unwrap_or(&project.config.project.name)
+}
+
+/// `text` of skep.toml with the variables of the environment's files, then those of `variable`, filled in.
+pub fn fill(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+    text: &str,
+) -> Result<String, Error> {
+    if !text.contains('$') {
+        return Ok(text.to_owned());
+    }
+    let (values, _) = variables_of(project, environment)?;
+    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+    stack::fill(text, &lookup).map_err(|why| Error::User(format!("`{text}` in skep.toml: {why}")))
+}
+
+type Given = (BTreeMap<String, String>, BTreeMap<String, Place>);
+
+/// The variables that an environment's files give, and where.
+fn variables_of(project: &Project, environment: &Environment) -> Result<Given, Error> {
     let mut values = BTreeMap::new();
     let mut given = BTreeMap::new();
     for name in environment.secrets.keys() {
@@ -94,11 +128,7 @@ pub fn read_stack(
             values.insert(name, value);
         }
     }
-    let text = text_of(&project.root.join(&environment.stack))?;
-    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
-    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
-    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
-    Ok(Source { reading, given })
+    Ok((values, given))
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {
@@ -206,10 +236,51 @@ pub fn prepare(
         stack,
         migrate: environment.migrate.as_ref().map(migrate),
         probes: probes(environment),
+        addresses: wish.addresses,
+        singletons: environment.rules.singletons.iter().cloned().collect(),
+        found: BTreeMap::new(),
+        probed: Vec::new(),
         began: at,
         outcome: Outcome::Pending,
     };
     Ok((record, contents))
+}
+
+/// Content of versions that a release names and the target does not have, as far as it is still what it was: the
+/// name of a version says which release brought it, and nobody else knows its content.
+pub fn lacking(
+    target: &dyn Target,
+    project: &Project,
+    environment: &Environment,
+    record: &Record,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Contents, Error> {
+    let observed = target.observe()?;
+    let versions = Versions {
+        target,
+        project,
+        environment,
+        history: &[],
+        id: &record.release.id,
+        variable,
+        contents: Contents::default(),
+    };
+    let mut contents = Contents::default();
+    let release = &record.release;
+    for (kind, named, objects, there) in [
+        (Kind::Secret, &release.secrets, &record.stack.secrets, &observed.secrets),
+        (Kind::Config, &release.configs, &record.stack.configs, &observed.configs),
+    ] {
+        for (name, version) in named.iter().filter(|(_, version)| !there.contains(version.as_str())) {
+            let Some(object) = objects.get(name) else { continue };
+            let content = match versions.content(kind, name, object)? {
+                Some(content) => content,
+                None => generated(environment, object, name)?,
+            };
+            contents.0.insert((kind, version.clone()), content);
+        }
+    }
+    Ok(contents)
 }
 
 /// An image by reference has a digest: what a tag names may change between two rollouts.
@@ -255,6 +326,7 @@ fn migrate(migrate: &project::Migrate) -> Migrate {
         command: migrate.command.clone(),
         timeout: migrate.timeout.map_or(MIGRATE_TIMEOUT, |span| span.0),
         version: migrate.version.clone(),
+        breaking: migrate.breaking,
     }
 }
 
@@ -324,7 +396,7 @@ impl Versions<'_> {
     }
 
     fn new_version(&mut self, kind: Kind, name: &str, content: Vec<u8>) -> Version {
-        let version = Version::new(&self.project.config.project.name, name, self.id);
+        let version = Version::new(stack_name(self.project, self.environment), name, self.id);
         self.contents.0.insert((kind, version.clone()), content);
         version
     }

@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 const MAX_BODY: usize = 64 << 10;
 
 /// What came of one probe.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Probed {
     /// The service.
     pub service: String,
