@@ -1,6 +1,6 @@
 //! What a target keeps of rollouts: a record for each release, and a journal of the one under way. Plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +21,9 @@ pub struct Record {
     pub migrate: Option<Migrate>,
     /// What must answer at the end, by service.
     pub probes: BTreeMap<String, Vec<Probe>>,
+    /// Variables of services whose values are secrets.
+    #[serde(default)]
+    pub secret_env: BTreeSet<String>,
     /// When its rollout last began; the newest is what the target is, or is to be.
     pub began: DateTime<Utc>,
     /// What came of it.
@@ -68,6 +71,9 @@ pub struct Probe {
     pub interval: Duration,
     /// How long one may take.
     pub timeout: Duration,
+    /// For how many more days the certificate must be valid, at least; `None` if it is not looked at.
+    #[serde(default)]
+    pub tls_days: Option<u16>,
 }
 
 /// What came of a release.

@@ -6,6 +6,7 @@
 //! Everything that can refuse refuses before the migration. A step is idempotent, and named in the journal before it
 //! is taken: after a death at any instant, the next rollout observes, and takes the steps that are left.
 
+mod content;
 mod history;
 mod migrate;
 mod order;
@@ -25,7 +26,7 @@ mod fake;
 mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
-pub use prepare::{Error as PrepareError, Source, Wish, pinned, prepare, read_stack, targets};
+pub use prepare::{Error as PrepareError, Missing, Source, Wish, pinned, prepare, read_stack, targets};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, Proposal};
