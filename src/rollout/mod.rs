@@ -8,6 +8,7 @@
 
 mod content;
 mod history;
+mod mask;
 mod migrate;
 mod order;
 mod prepare;
@@ -26,6 +27,7 @@ mod fake;
 mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
+pub use mask::{Mask, stand_in};
 pub use prepare::{Error as PrepareError, Missing, Source, Wish, pinned, prepare, read_stack, targets};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
