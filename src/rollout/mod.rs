@@ -10,6 +10,7 @@ mod content;
 mod history;
 mod mask;
 mod migrate;
+mod notify;
 mod order;
 mod prepare;
 mod preview;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
 pub use mask::{Mask, stand_in};
+pub use notify::{About, Ending, Notice, notify};
 pub use prepare::{Error as PrepareError, Missing, Source, Wish, pinned, prepare, read_stack, targets};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
