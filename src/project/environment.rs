@@ -154,6 +154,8 @@ pub struct Probe {
     pub interval: Option<Span>,
     /// How long one may take.
     pub timeout: Option<Span>,
+    /// For how many more days the certificate must be valid, at least; it is not looked at if absent.
+    pub tls_days: Option<u16>,
 }
 
 /// A lint that is put up with, for a reason and until a day.
@@ -196,6 +198,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: None,
             interval: None,
             timeout: None,
+            tls_days: None,
         })
     }
 
@@ -212,6 +215,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: Option<u32>,
             interval: Option<Span>,
             timeout: Option<Span>,
+            tls_days: Option<u16>,
         }
         let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
         Ok(Probe {
@@ -223,6 +227,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: table.need,
             interval: table.interval,
             timeout: table.timeout,
+            tls_days: table.tls_days,
         })
     }
 }
@@ -286,6 +291,26 @@ impl Environment {
                 }
                 SecretSource::Command(command) if command.is_empty() => {
                     return Err((key, "[]".to_owned(), "a program and its arguments"));
+                }
+                _ => {}
+            }
+        }
+        for to in &self.notify {
+            match to {
+                Notify::Command(command) if command.is_empty() => {
+                    return Err((
+                        "notify".to_owned(),
+                        "[]".to_owned(),
+                        "a program and its arguments",
+                    ));
+                }
+                // It may be a secret, though it should not stand here then.
+                Notify::Url(url) if !url.starts_with("https://") && !url.starts_with("http://") => {
+                    return Err((
+                        "notify".to_owned(),
+                        "url".to_owned(),
+                        "an address with `https://`",
+                    ));
                 }
                 _ => {}
             }

@@ -34,6 +34,9 @@ pub struct Record {
     /// What the probes saw at the end of its last rollout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probed: Vec<Probed>,
+    /// Variables of services whose values are secrets.
+    #[serde(default)]
+    pub secret_env: BTreeSet<String>,
     /// When its rollout last began; the newest is what the target is, or is to be.
     pub began: DateTime<Utc>,
     /// What came of it.
@@ -84,6 +87,9 @@ pub struct Probe {
     pub interval: Duration,
     /// How long one may take.
     pub timeout: Duration,
+    /// For how many more days the certificate must be valid, at least; `None` if it is not looked at.
+    #[serde(default)]
+    pub tls_days: Option<u16>,
 }
 
 /// What came of a release.

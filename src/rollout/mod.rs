@@ -8,8 +8,11 @@
 
 mod begin;
 mod error;
+mod content;
 mod history;
+mod mask;
 mod migrate;
+mod notify;
 mod order;
 mod prepare;
 mod preview;
@@ -30,8 +33,11 @@ mod tests;
 
 pub use error::Error;
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
+pub use mask::{Mask, stand_in};
+pub use notify::{About, Ending, Notice, notify};
 pub use prepare::{
-    Error as PrepareError, Source, Wish, fill, lacking, pinned, prepare, read_stack, stack_name, targets,
+    Error as PrepareError, Missing, Source, Wish, fill, lacking, pinned, prepare, read_stack, stack_name,
+    targets,
 };
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;

@@ -53,6 +53,7 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
             version: Some(vec!["version".to_owned()]),
         }),
         probes: BTreeMap::new(),
+        secret_env: std::collections::BTreeSet::new(),
         began: time,
         outcome: Outcome::Pending,
     };
@@ -319,6 +320,7 @@ fn a_probe_that_fails_undoes_the_release_and_changed_probes_are_asked() {
         need: 1,
         interval: Duration::ZERO,
         timeout: Duration::from_secs(1),
+        tls_days: None,
     };
     for (images, undone) in [("api=a1", false), ("api=a2", true)] {
         let (mut record, contents) = release(2, images, "k");

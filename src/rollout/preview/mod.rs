@@ -16,6 +16,7 @@ use files::Files;
 use spec::Surroundings;
 
 use super::history::{Journal, Record};
+use super::mask::Mask;
 use super::target::{
     Endpoint, Error, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step, Target,
     Task, TaskState,
@@ -258,6 +259,7 @@ fn shown(record: &Record, name: &str, service: &crate::stack::Service) -> serde_
     value["secrets"] = versions(&service.secrets, &record.release.secrets).into();
     value["configs"] = versions(&service.configs, &record.release.configs).into();
     without_nothing(&mut value);
+    Mask::new(&record.secret_env, &record.stack).hide(&mut value);
     value
 }
 
