@@ -12,6 +12,7 @@ pub mod cli;
 pub mod container;
 pub mod deploy;
 pub mod digest;
+pub mod docker;
 pub mod engine;
 pub mod event;
 pub mod fetch;
