@@ -3,25 +3,32 @@
 
 mod images;
 mod lints;
+mod operations;
 mod place;
+mod plan;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::build::{self, Request, Setting};
+use chrono::Utc;
+
+use crate::build::{self, Setting};
 use crate::lint::{self, Finding};
 use crate::project::{self, Environment};
 use crate::publish;
-use crate::registry::{self, Reference, Settings, Tag};
+use crate::registry::{self, Tag};
 use crate::release::{ReleaseId, ReleasedImage, SourceRevision};
 use crate::rollout::{
-    self, Contents, LogQuery, Options, PrepareError, Proposal, Record, Report, Roots, Rollout, Target, TargetError,
+    self, Contents, LogQuery, Options, PrepareError, Record, Report, Rollout, Roots, Target, TargetError,
     Wish,
 };
-use crate::source;
 use crate::stack::Reading;
+
+pub use plan::{Offline, SavedPlan};
+pub use secrets::SecretVersion;
 
 use lints::Judge;
 use place::Place;
@@ -115,6 +122,54 @@ pub enum Error {
         name: String,
         /// Those that there are.
         known: Vec<String>,
+    },
+    /// Something is recorded already.
+    #[error("`{environment}` has release {release} already; there is nothing to adopt")]
+    Adopted {
+        /// The environment.
+        environment: String,
+        /// Its newest release.
+        release: ReleaseId,
+    },
+    /// Nothing runs.
+    #[error("nothing runs at `{environment}` that could be adopted")]
+    NothingFound {
+        /// The environment.
+        environment: String,
+    },
+    /// A secret's version that there is not.
+    #[error(
+        "`{environment}` has no secret `{version}`; `skep secret ls {environment}` lists those that it has"
+    )]
+    NoSecret {
+        /// The environment.
+        environment: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// A release needs a secret that must not be used, and nothing takes its place.
+    #[error(
+        "the release needs `{version}`, which was revoked, and no other version of `{name}` takes its place"
+    )]
+    Revoked {
+        /// The secret.
+        name: String,
+        /// The version.
+        version: crate::release::Version,
+    },
+    /// A plan of something else.
+    #[error("the plan is for `{environment}` of `{project}`")]
+    ForeignPlan {
+        /// Its project.
+        project: String,
+        /// Its environment.
+        environment: String,
+    },
+    /// A plan's file cannot be read or written.
+    #[error("{what}")]
+    PlanFile {
+        /// What is wrong.
+        what: String,
     },
     /// A release that is not kept.
     #[error("`{environment}` keeps no release `{id}`; `skep history {environment}` lists those that it does")]
@@ -217,13 +272,8 @@ impl<'a> Deployment<'a> {
     /// Makes the environment run `images`, with the configuration as it is now.
     pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
         let (record, contents) = self.prepare(images)?;
-        self.within(|setting| Ok(Rollout::run(setting, record, &contents)?))
-    }
-
-    /// What [`Deployment::rollout`] would change. Touches nothing.
-    pub fn plan(&self, images: &Images) -> Result<Proposal, Error> {
-        let (record, _) = self.prepare(images)?;
-        self.within(|setting| Ok(Rollout::propose(setting, &record)?))
+        let id = record.release.id.clone();
+        self.told(Some(&id), |setting| Rollout::run(setting, record, &contents))
     }
 
     /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
@@ -259,7 +309,9 @@ impl<'a> Deployment<'a> {
                 ran,
             });
         }
-        self.within(|setting| Ok(Rollout::back(setting, record)?))
+        let record = self.without_revoked(record, &history)?;
+        let id = record.release.id.clone();
+        self.told(Some(&id), |setting| Rollout::back(setting, record))
     }
 
     /// Gives lines of logs to `each`, until there are no more, or with `follow` until interrupted.
@@ -297,6 +349,38 @@ impl<'a> Deployment<'a> {
         }
     }
 
+    /// Rolls out, and tells whoever is to know what came of it.
+    fn told(
+        &self,
+        release: Option<&ReleaseId>,
+        run: impl FnOnce(&rollout::Setting<'_>) -> Result<Report, rollout::Error>,
+    ) -> Result<Report, Error> {
+        let began = Instant::now();
+        self.within(|setting| {
+            let result = run(setting);
+            let about = rollout::About {
+                project: &self.setting.project.config.project.name,
+                environment: &self.name,
+                release,
+                by: &self.asker.by,
+                at: Utc::now(),
+                took: began.elapsed(),
+            };
+            let notice = rollout::Notice::new(&about, &result);
+            let warnings = rollout::notify(
+                &self.environment.notify,
+                &self.setting.project.root,
+                self.asker.variable,
+                &notice,
+                &self.setting.cancel,
+            );
+            warnings
+                .into_iter()
+                .for_each(|warning| self.setting.events.warn(warning));
+            Ok(result?)
+        })
+    }
+
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {
         run(&rollout::Setting {
             target: self.target(),
@@ -310,7 +394,18 @@ impl<'a> Deployment<'a> {
     fn lacking(&self, record: &Record) -> Result<Contents, Error> {
         let project = &self.setting.project;
         let variable = self.asker.variable;
-        Ok(rollout::lacking(self.target(), project, self.environment, record, variable)?)
+        Ok(rollout::lacking(
+            self.target(),
+            project,
+            self.environment,
+            record,
+            variable,
+        )?)
+    }
+
+    /// What the stack is called on its target.
+    fn stack_name(&self) -> &str {
+        rollout::stack_name(&self.setting.project, self.environment)
     }
 
     fn no_release(&self) -> Error {
@@ -348,7 +443,12 @@ impl<'a> Deployment<'a> {
         let wish = Wish {
             images,
             sources,
-            addresses: self.environment.addresses.iter().map(address).collect::<Result<_, _>>()?,
+            addresses: self
+                .environment
+                .addresses
+                .iter()
+                .map(address)
+                .collect::<Result<_, _>>()?,
             by: &self.asker.by,
             variable: self.asker.variable,
         };

@@ -36,4 +36,5 @@ pub mod source;
 pub mod stack;
 pub mod store;
 pub mod supervisor;
+pub mod swarm;
 pub mod tree;

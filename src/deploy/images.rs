@@ -75,7 +75,7 @@ impl Deployment<'_> {
     }
 
     /// Where an image is, or would be if it were pushed.
-    fn repository(&self, name: &str) -> String {
+    pub(super) fn repository(&self, name: &str) -> String {
         let about = &self.setting.project.config.project;
         match &about.images {
             Some(template) => template.replace("{name}", name),
@@ -93,7 +93,11 @@ impl Deployment<'_> {
     }
 
     /// The images that a registry has under `tag` now.
-    pub(super) fn resolve(&self, names: &[String], tag: &Tag) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+    pub(super) fn resolve(
+        &self,
+        names: &[String],
+        tag: &Tag,
+    ) -> Result<BTreeMap<String, ReleasedImage>, Error> {
         let client = registry::Client::new(settings(self.setting))?;
         let runtime = build::runtime()?;
         let mut images = BTreeMap::new();
@@ -108,7 +112,12 @@ impl Deployment<'_> {
             })?;
             let released = ReleasedImage {
                 repository: repository.to_string(),
-                platforms: runtime.block_on(platforms(&client, &repository, &digest, &self.setting.cancel))?,
+                platforms: runtime.block_on(platforms(
+                    &client,
+                    &repository,
+                    &digest,
+                    &self.setting.cancel,
+                ))?,
                 digest,
             };
             images.insert(name.clone(), released);

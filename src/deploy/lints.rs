@@ -38,6 +38,11 @@ impl<'a> Judge<'a> {
         self.refuse(&report)
     }
 
+    /// What is wrong whatever the images are.
+    pub(super) fn files(&self) -> Result<Vec<lint::Finding>, Error> {
+        Ok(self.report(&BTreeMap::new(), self.target())?.findings)
+    }
+
     /// Refuses what blocks, and warns of the rest.
     pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
         let configs = self.deployment.configs(&self.source.reading.stack, images, true);

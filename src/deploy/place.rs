@@ -70,7 +70,11 @@ fn swarm(
 ) -> Result<Swarm, Error> {
     let project = &setting.project;
     let fill = |text: &String| rollout::fill(project, environment, asker.variable, text);
-    let managers = environment.managers.iter().map(fill).collect::<Result<Vec<_>, _>>()?;
+    let managers = environment
+        .managers
+        .iter()
+        .map(fill)
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Swarm::new(Whereabouts {
         name: rollout::stack_name(project, environment).to_owned(),
         managers,

@@ -40,6 +40,16 @@ pub struct AddressError {
     reason: &'static str,
 }
 
+impl Address {
+    /// The machine that ssh goes to, as it is written; `None` for a socket of this one.
+    pub fn host(&self) -> Option<&str> {
+        match &self.0 {
+            Place::Unix(_) => None,
+            Place::Ssh(remote) => Some(&remote.host),
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

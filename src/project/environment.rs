@@ -104,6 +104,17 @@ pub enum SecretSource {
     Generate(u8),
 }
 
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretSource::File(path) => write!(f, "file {}", path.display()),
+            SecretSource::Env(name) => write!(f, "variable {name}"),
+            SecretSource::Command(command) => write!(f, "output of {}", command[0]),
+            SecretSource::Generate(length) => write!(f, "{length} random characters"),
+        }
+    }
+}
+
 /// Who is told what came of a rollout: one of these.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]

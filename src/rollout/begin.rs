@@ -2,13 +2,14 @@
 //! touches nothing where there is nothing to do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::error::Error;
+use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
-use super::migrate;
+use super::migrate::{self, Once};
 use super::proposal::{Effect, Proposal};
 use super::run::{Contents, Report, Rollout, Seen, Setting, addresses, succeeded};
-use super::target::{Fault, Lock, Observed, Problem, Step, Target, now};
+use super::target::{self, Fault, Lock, Observed, Problem, Step, Target, now};
 
 /// Which way a rollout goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,70 @@ impl<'a> Rollout<'a> {
         Ok(proposal)
     }
 
+    /// What was changed on the target since `record`, which ran last, was rolled out.
+    pub fn drift(setting: &Setting<'_>, record: &Record) -> Result<Proposal, Error> {
+        Ok(Outlook::new(setting.target, record, Way::Back)?.proposal)
+    }
+
+    /// Replaces every replica of a service by what it is.
+    pub fn restart(setting: &Setting<'_>, record: &Record, service: &str) -> Result<(), Error> {
+        let target = setting.target;
+        let _lock = target.lock(&setting.options.owner, false)?;
+        if let Some(journal) = target.journal()? {
+            return Err(Error::HalfWay {
+                release: journal.release,
+            });
+        }
+        let outlook = Outlook::new(target, record, Way::Back)?;
+        outlook.refuse_frozen(target)?;
+        let service = service.to_owned();
+        let mut proposal = outlook.proposal;
+        proposal.stages = vec![
+            vec![Step::Restart {
+                service: service.clone(),
+            }],
+            vec![Step::Settle { service }],
+        ];
+        let journal = Journal::new(setting, record, Some(record), false);
+        let contents = Contents::default();
+        let mut rollout = Rollout::new(setting, record.clone(), &contents, journal);
+        let done = rollout.go_without_probes(&proposal);
+        target.write_journal(None)?;
+        done.map_err(|stop| rollout.stands(stop))
+    }
+
+    /// Runs a command once, in the image and with the settings of a service; its exit code. Its lines are events.
+    pub fn once(
+        setting: &Setting<'_>,
+        record: &Record,
+        service: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<i32, Error> {
+        let name = format!("run-{}", now().format("%Y%m%d%H%M%S%3f"));
+        let one = Once {
+            name: name.clone(),
+            service,
+            command,
+            timeout,
+            loud: Some(service),
+        };
+        let done = migrate::once(setting, record, &one);
+        let code = setting
+            .target
+            .observe()?
+            .tasks
+            .get(&name)
+            .and_then(|task| task.exit_code);
+        setting.target.stop_task(&name)?;
+        match (done, code) {
+            (Ok(_), _) => Ok(0),
+            (Err(Stop::Failed(_)), Some(code)) => Ok(code),
+            (Err(Stop::Failed(reason)), None) => Err(target::Error::Environment(reason.message).into()),
+            (Err(Stop::Target(error)), _) => Err(error.into()),
+        }
+    }
+
     /// Makes the target be `record`. `contents` has the versions that the target may lack.
     pub fn run(setting: &'a Setting<'a>, record: Record, contents: &'a Contents) -> Result<Report, Error> {
         Rollout::start(setting, record, contents, Way::Forward)
@@ -65,10 +130,7 @@ impl<'a> Rollout<'a> {
     }
 
     /// Undoes the rollout that somebody left half-way, who died.
-    pub fn abort<E: From<Error>>(
-        setting: &'a Setting<'a>,
-        contents: impl FnOnce(&Record) -> Result<Contents, E>,
-    ) -> Result<Report, E> {
+    pub fn abort<E: From<Error>>(setting: &'a Setting<'a>) -> Result<Report, E> {
         let target = setting.target;
         let lock = target.lock(&setting.options.owner, true).map_err(Error::from)?;
         let (journal, mut record) = half_way(target)?;
@@ -93,7 +155,7 @@ impl<'a> Rollout<'a> {
             rolled_back: true,
         };
         target.record(&record).map_err(Error::from)?;
-        let contents = contents(&previous)?;
+        let contents = Contents::default();
         Ok(Rollout::locked(setting, previous, &contents, Way::Back, lock)?)
     }
 
@@ -130,10 +192,7 @@ impl<'a> Rollout<'a> {
         {
             return Err(Error::Changed { what });
         }
-        if let Some(freeze) = target.frozen()? {
-            let (by, reason) = (freeze.by, freeze.reason);
-            return Err(Error::Frozen { by, reason });
-        }
+        outlook.refuse_frozen(target)?;
         let mut problems = target.preflight(&record, &outlook.observed)?;
         if !setting.options.stateful && way == Way::Forward {
             problems.extend(outlook.stateful());
@@ -147,20 +206,36 @@ impl<'a> Rollout<'a> {
         if outlook.attempt.is_none() && record.release.migration.is_none() {
             record.release.migration = migrate::unchanged(outlook.previous.as_ref());
         }
-        let journal = Journal {
-            release: record.release.id.clone(),
-            previous: outlook.previous.as_ref().map(|record| record.release.id.clone()),
-            owner: setting.options.owner.clone(),
-            began: now(),
-            done: Vec::new(),
-            current: None,
-            rollback: way == Way::Back,
-        };
+        let journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
         Rollout::new(setting, record, contents, journal).carry_out(&outlook.proposal, outlook.previous)
     }
 }
 
+impl Journal {
+    fn new(setting: &Setting<'_>, record: &Record, previous: Option<&Record>, rollback: bool) -> Journal {
+        Journal {
+            release: record.release.id.clone(),
+            previous: previous.map(|record| record.release.id.clone()),
+            owner: setting.options.owner.clone(),
+            began: now(),
+            done: Vec::new(),
+            current: None,
+            rollback,
+        }
+    }
+}
+
 impl Outlook {
+    fn refuse_frozen(&self, target: &dyn Target) -> Result<(), Error> {
+        match target.frozen()? {
+            Some(freeze) => Err(Error::Frozen {
+                by: freeze.by,
+                reason: freeze.reason,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn new(target: &dyn Target, record: &Record, way: Way) -> Result<Outlook, Error> {
         let observed = target.observe()?;
         let history = target.history()?;

@@ -44,6 +44,12 @@ pub enum Error {
     /// There is no rollout to go on with.
     #[error("no rollout is under way, and none died half-way")]
     NothingBegun,
+    /// A rollout died half-way.
+    #[error("a rollout of {release} is half-way; `skep resume` finishes it, `skep abort` undoes it")]
+    HalfWay {
+        /// The release.
+        release: ReleaseId,
+    },
     /// There is nothing to go back to.
     #[error("release {release} is the first one, and there is nothing to go back to; `resume` finishes it")]
     NoPrevious {

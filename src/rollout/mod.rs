@@ -7,8 +7,8 @@
 //! is taken: after a death at any instant, the next rollout observes, and takes the steps that are left.
 
 mod begin;
-mod error;
 mod content;
+mod error;
 mod history;
 mod mask;
 mod migrate;
@@ -46,7 +46,7 @@ pub use roots::Roots;
 pub use run::{Contents, Options, Report, Rollout, Seen, Setting};
 pub use swarm::{Swarm, Whereabouts};
 pub use target::{
-    Endpoint, Error as TargetError, Fault, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec,
-    State, Step, Target, Task, TaskState,
+    Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,
+    Service, Spec, State, Step, Target, Task, TaskState,
 };
 pub use watch::Reason;

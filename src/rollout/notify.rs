@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use reqwest::Url;
 
-use super::probe::flat;
 use super::error::Error;
+use super::probe::flat;
 use super::run::Report;
 use crate::cancel::Cancel;
 use crate::project::Notify;

@@ -177,7 +177,10 @@ fn read(
 
 /// What an environment is called on its target.
 pub fn stack_name<'a>(project: &'a Project, environment: &'a Environment) -> &'a str {
-    environment.name.as_deref().unwrap_or(&project.config.project.name)
+    environment
+        .name
+        .as_deref()
+        .unwrap_or(&project.config.project.name)
 }
 
 /// `text` of skep.toml with the variables of the environment's files, then those of `variable`, filled in.
@@ -347,10 +350,23 @@ pub fn lacking(
     let mut contents = Contents::default();
     let release = &record.release;
     for (kind, named, objects, there) in [
-        (Kind::Secret, &release.secrets, &record.stack.secrets, &observed.secrets),
-        (Kind::Config, &release.configs, &record.stack.configs, &observed.configs),
+        (
+            Kind::Secret,
+            &release.secrets,
+            &record.stack.secrets,
+            &observed.secrets,
+        ),
+        (
+            Kind::Config,
+            &release.configs,
+            &record.stack.configs,
+            &observed.configs,
+        ),
     ] {
-        for (name, version) in named.iter().filter(|(_, version)| !there.contains(version.as_str())) {
+        for (name, version) in named
+            .iter()
+            .filter(|(_, version)| !there.contains(version.as_str()))
+        {
             let Some(object) = objects.get(name) else { continue };
             let content = match versions.content(kind, name, object)? {
                 Some(content) => content,

@@ -9,7 +9,7 @@ use super::history::{Journal, Outcome, Record};
 use super::migrate;
 use super::probe::{self, Probed, Subject};
 use super::proposal::Proposal;
-use super::target::{self, Endpoint, Kind, Observed, Replica, State, Step, Target, now};
+use super::target::{self, Endpoint, Kind, Observed, Replica, Spec, State, Step, Target, now};
 use super::watch::{self, Extent, Reason, Verdict};
 use crate::cancel::Cancel;
 use crate::event::{Event, Events, StepState};
@@ -150,7 +150,12 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    fn go(&mut self, proposal: &Proposal) -> Result<(), Stop> {
+    pub(super) fn go(&mut self, proposal: &Proposal) -> Result<(), Stop> {
+        self.go_without_probes(proposal)?;
+        self.probe()
+    }
+
+    pub(super) fn go_without_probes(&mut self, proposal: &Proposal) -> Result<(), Stop> {
         for stage in &proposal.stages {
             for step in stage {
                 self.begin(step)?;
@@ -161,7 +166,28 @@ impl<'a> Rollout<'a> {
                 self.done(step)?;
             }
         }
-        self.probe()
+        Ok(())
+    }
+
+    /// What is said of something that failed and is not undone.
+    pub(super) fn stands(&self, stop: Stop) -> Error {
+        let step = self.at();
+        match stop {
+            Stop::Target(target::Error::Cancelled) => Error::Interrupted { step },
+            Stop::Target(error) => error.into(),
+            Stop::Failed(reason) => Error::Stands {
+                release: self.record.release.id.clone(),
+                step,
+                reason: Box::new(reason),
+                stands: "it stands where it stopped".to_owned(),
+            },
+        }
+    }
+
+    /// What was done last.
+    fn at(&self) -> String {
+        let current = self.journal.current.as_ref();
+        current.map_or_else(|| "probes".to_owned(), Step::to_string)
     }
 
     fn begin(&mut self, step: &Step) -> Result<(), Stop> {
@@ -210,6 +236,7 @@ impl<'a> Rollout<'a> {
             | Step::Stop { .. }
             | Step::Canary { .. }
             | Step::Roll { .. }
+            | Step::Restart { .. }
             | Step::Settle { .. }
             | Step::Remove { .. } => Ok(target.apply(step, &self.record)?),
         }
@@ -352,11 +379,7 @@ impl<'a> Rollout<'a> {
 
     /// Goes back to `previous` if a service was touched, and says what stands.
     fn fail(mut self, stop: Stop, previous: Option<Record>) -> Error {
-        let step = self
-            .journal
-            .current
-            .as_ref()
-            .map_or_else(|| "probes".to_owned(), Step::to_string);
+        let step = self.at();
         let reason = match stop {
             Stop::Target(target::Error::Cancelled) => return Error::Interrupted { step },
             // Somebody took this over, and goes on from here.
@@ -530,6 +553,18 @@ fn verdict(
                 Verdict::Waiting(format!("{} to go", service.tasks.len()))
             }
             _ => Verdict::Done,
+        },
+        Step::Restart { service } => match observed.services.get(service) {
+            Some(seen) => {
+                let spec = Spec {
+                    revision: seen.revision.clone(),
+                    task: seen.task.clone(),
+                    replicas: seen.replicas,
+                    ..Spec::default()
+                };
+                watch::judge(Some(seen), &spec, Extent::Whole, patient)
+            }
+            None => Verdict::Failed(Reason::new("it is gone")),
         },
         Step::Settle { service } => match observed.services.get(service) {
             Some(service) if service.unsettled => Verdict::Waiting("not settled".to_owned()),

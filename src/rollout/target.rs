@@ -85,6 +85,11 @@ pub trait Target {
     /// Forgets a release.
     fn forget(&self, id: &ReleaseId) -> Result<(), Error>;
 
+    /// What runs, in the target's own words, by service: for a release that somebody else made.
+    fn found(&self) -> Result<BTreeMap<String, Found>, Error> {
+        Ok(BTreeMap::new())
+    }
+
     /// Whether somebody said that nothing is to change.
     fn frozen(&self) -> Result<Option<Freeze>, Error>;
 
@@ -93,6 +98,17 @@ pub trait Target {
 
     /// Marks a version of a secret as one that must not be used again.
     fn revoke(&self, version: &Version) -> Result<(), Error>;
+}
+
+/// A service that somebody else made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// What makes the target be it again.
+    pub spec: serde_json::Value,
+    /// Its image, by digest if that is known.
+    pub image: String,
+    /// Names of the secrets that it sees.
+    pub secrets: Vec<String>,
 }
 
 /// Somebody's word that nothing is to change.
@@ -236,6 +252,11 @@ pub enum Step {
         /// The service.
         service: String,
     },
+    /// All replicas of a service are replaced by what they are.
+    Restart {
+        /// The service.
+        service: String,
+    },
     /// A service updates as its file says again, now that it has come where it was sent.
     Settle {
         /// The service.
@@ -262,6 +283,7 @@ impl std::fmt::Display for Step {
             Step::Migrate { .. } => f.write_str("migrate"),
             Step::Network { name } => write!(f, "network {name}"),
             Step::Stop { service } => write!(f, "stop {service}"),
+            Step::Restart { service } => write!(f, "restart {service}"),
             Step::Settle { service } => write!(f, "settle {service}"),
             Step::Canary { service } => write!(f, "canary of {service}"),
             Step::Roll { service } => write!(f, "roll {service}"),

@@ -8,8 +8,8 @@ mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use files::Files;
@@ -17,13 +17,13 @@ use spec::Surroundings;
 
 use super::history::{Journal, Record};
 use super::mask::Mask;
+use super::roots::Roots;
 use super::target::{
-    Endpoint, Error, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step, Target,
-    Task, TaskState,
+    Endpoint, Error, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step,
+    Target, Task, TaskState,
 };
 use super::watch::Reason;
 use crate::cancel::Cancel;
-use super::roots::Roots;
 use crate::release::{ReleaseId, Version};
 use crate::store::Store;
 use crate::supervisor::{self, Client, ReplicaState, ServiceSpec};
@@ -355,6 +355,11 @@ impl Target for Preview {
             Step::Remove { service } => {
                 client.remove(service)?;
                 return self.files.remove(&format!("shown/{service}.json"));
+            }
+            Step::Restart { service } => {
+                return Err(Error::Refused(format!(
+                    "a preview restarts nothing by itself; `skep down` and `skep preview` start `{service}` again"
+                )));
             }
             // The supervisor stops what must not meet itself, and knows one way of updating.
             Step::Put { .. }

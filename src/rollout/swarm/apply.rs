@@ -28,6 +28,13 @@ impl Swarm {
             }),
             Step::Canary { service } => self.give(service, record, Some(Pace::Canary)),
             Step::Roll { service } => self.give(service, record, Some(Pace::All)),
+            Step::Restart { service } => self.change(service, &|there| {
+                let (own, _) = wanted::settled(there?);
+                let mut spec = wanted::held(&own, Pace::All);
+                let template = spec.task_template.get_or_insert_default();
+                template.force_update = Some(wanted::force(&own) + 1);
+                Some(spec)
+            }),
             Step::Settle { service } => self.give(service, record, None),
             Step::Remove { service } => {
                 let scoped = swarm::scoped(&self.about.name, service);
@@ -140,8 +147,13 @@ impl Swarm {
 
     /// What nodes pull a service's image with.
     pub(super) fn credentials(&self, spec: &ServiceSpec) -> Result<Option<RegistryAuth>, Error> {
-        let container = spec.task_template.as_ref().and_then(|template| template.container_spec.as_ref());
-        let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
+        let container = spec
+            .task_template
+            .as_ref()
+            .and_then(|template| template.container_spec.as_ref());
+        let image = container
+            .and_then(|container| container.image.as_deref())
+            .unwrap_or_default();
         let repository = image.split('@').next().unwrap_or_default();
         let Ok(repository) = repository.parse::<registry::Repository>() else {
             return Ok(None);
@@ -155,13 +167,21 @@ impl Swarm {
         }))
     }
 
-    pub(super) fn object_holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error> {
+    pub(super) fn object_holds(
+        &self,
+        kind: Kind,
+        version: &Version,
+        content: &[u8],
+    ) -> Result<Option<bool>, Error> {
         let engine = self.engine()?;
         let name = version.as_str();
         match kind {
             Kind::Config => {
                 let config = engine.config(name).map_err(error)?;
-                let held = config.map(|config| docker::config_content(&config)).transpose().map_err(error)?;
+                let held = config
+                    .map(|config| docker::config_content(&config))
+                    .transpose()
+                    .map_err(error)?;
                 Ok(held.map(|held| held == content))
             }
             Kind::Secret => {
@@ -184,7 +204,8 @@ impl Swarm {
     fn secret_id(&self, name: &str) -> Result<Option<String>, Error> {
         let secrets = self.engine()?.secrets(&[("name", name)]).map_err(error)?;
         let mut secrets = secrets.into_iter();
-        let found = secrets.find(|secret| secret.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name));
+        let found =
+            secrets.find(|secret| secret.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name));
         Ok(found.and_then(|secret| secret.id))
     }
 
@@ -212,7 +233,9 @@ impl Swarm {
         })?;
         match self.object_holds(kind, version, content)? {
             Some(true) => Ok(()),
-            _ => Err(Error::Refused(format!("`{version}` is there, and is something else"))),
+            _ => Err(Error::Refused(format!(
+                "`{version}` is there, and is something else"
+            ))),
         }
     }
 
@@ -223,7 +246,12 @@ impl Swarm {
                 Some(id) => self.again(|engine| engine.remove_secret(&id)),
                 None => Ok(()),
             },
-            Kind::Config => match self.engine()?.config(name).map_err(error)?.and_then(|config| config.id) {
+            Kind::Config => match self
+                .engine()?
+                .config(name)
+                .map_err(error)?
+                .and_then(|config| config.id)
+            {
                 Some(id) => self.again(|engine| engine.remove_config(&id)),
                 None => Ok(()),
             },
@@ -237,7 +265,10 @@ impl Swarm {
             .into_iter()
             .find(|secret| secret.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name))
             .ok_or_else(|| Error::Refused(format!("there is no secret `{name}`")))?;
-        let index = secret.version.and_then(|version| version.index).unwrap_or_default();
+        let index = secret
+            .version
+            .and_then(|version| version.index)
+            .unwrap_or_default();
         let mut labels = secret.spec.and_then(|spec| spec.labels).unwrap_or_default();
         labels.insert(wanted::REVOKED.to_owned(), chrono::Utc::now().to_rfc3339());
         let spec = SecretSpec {
@@ -246,7 +277,9 @@ impl Swarm {
             content: Vec::new(),
         };
         let engine = self.guard()?;
-        engine.update_secret(&secret.id.unwrap_or_default(), index, &spec).map_err(error)
+        engine
+            .update_secret(&secret.id.unwrap_or_default(), index, &spec)
+            .map_err(error)
     }
 }
 
@@ -256,15 +289,12 @@ fn known<'a>(service: &'a Service, name: &str) -> Result<(&'a str, u64, &'a Serv
         let version = service.version.as_ref()?.index?;
         Some((service.id.as_deref()?, version, service.spec.as_ref()?))
     };
-    known().ok_or_else(|| Error::Environment(format!("the engine describes the service `{name}` without an id")))
+    known()
+        .ok_or_else(|| Error::Environment(format!("the engine describes the service `{name}` without an id")))
 }
 
 /// Whether a service is all that it would be given, its way of updating among it.
-fn same(
-    there: &ServiceSpec,
-    spec: &ServiceSpec,
-    names: &std::collections::BTreeMap<String, String>,
-) -> bool {
+fn same(there: &ServiceSpec, spec: &ServiceSpec, names: &std::collections::BTreeMap<String, String>) -> bool {
     let name_of = |id: &str| names.get(id).cloned();
     wanted::settled(there).1 == wanted::settled(spec).1
         && wanted::force(there) == wanted::force(spec)

@@ -162,7 +162,9 @@ fn beats(lock: &Lock, every: Duration) -> (Sender<()>, JoinHandle<()>) {
         while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             // What cannot be reached now is tried again at the next beat; whoever writes notices before.
             let _ = state::change(&engine, &stack, &mut |labels| {
-                let there = labels.get(LOCK).and_then(|text| serde_json::from_str::<Owner>(text).ok());
+                let there = labels
+                    .get(LOCK)
+                    .and_then(|text| serde_json::from_str::<Owner>(text).ok());
                 match there {
                     Some(mut owner) if owner.process == process => {
                         owner.beat += 1;
@@ -189,7 +191,9 @@ impl Drop for Lock {
         }
         // One that cannot be given up now is taken for dead later.
         let _ = state::change(&self.engine, &self.stack, &mut |labels| {
-            let there = labels.get(LOCK).and_then(|text| serde_json::from_str::<Owner>(text).ok());
+            let there = labels
+                .get(LOCK)
+                .and_then(|text| serde_json::from_str::<Owner>(text).ok());
             if there.is_some_and(|owner| owner.process == self.process) {
                 labels.remove(LOCK);
             }
@@ -226,7 +230,10 @@ fn is_gone(process: &str) -> bool {
     let Some((place, id)) = place.rsplit_once('/') else {
         return false;
     };
-    place == here() && id.parse().is_ok_and(|id| began(id).as_deref() != Some(began_then))
+    place == here()
+        && id
+            .parse()
+            .is_ok_and(|id| began(id).as_deref() != Some(began_then))
 }
 
 #[cfg(test)]
@@ -240,7 +247,10 @@ mod tests {
         assert!(is_gone(&format!("{own}0")));
         assert!(!is_gone(&format!("elsewhere/{own}")));
         assert!(!is_gone("nonsense"));
-        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         let of_child = format!("{}/{}/{}", here(), child.id(), began(child.id()).unwrap());
         assert!(!is_gone(&of_child));
         child.kill().unwrap();

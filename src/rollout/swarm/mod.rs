@@ -18,7 +18,8 @@ use chrono::{DateTime, Utc};
 
 use super::history::{Journal, Record};
 use super::target::{
-    self, Endpoint, Error, Freeze, Kind, LogQuery, Observed, Problem, Replica, Spec, Step, Target, Task,
+    self, Endpoint, Error, Found, Freeze, Kind, LogQuery, Observed, Problem, Replica, Spec, Step, Target,
+    Task,
 };
 use crate::cancel::Cancel;
 use crate::docker::{self, Address, Engine, Inventory};
@@ -128,8 +129,8 @@ impl Swarm {
             return Ok(());
         }
         let id = self.engine()?.swarm_id().map_err(error)?;
-        let written =
-            std::fs::create_dir_all(&self.about.state).and_then(|()| std::fs::write(&file, format!("{id}\n")));
+        let written = std::fs::create_dir_all(&self.about.state)
+            .and_then(|()| std::fs::write(&file, format!("{id}\n")));
         written.map_err(|error| Error::Environment(format!("cannot write `{}`: {error}", file.display())))
     }
 
@@ -149,11 +150,17 @@ impl Swarm {
     }
 
     /// Names of networks by their ids, those of others too.
-    fn network_names(&self, wanted: &dyn Fn(&BTreeMap<String, String>) -> bool) -> Result<BTreeMap<String, String>, Error> {
+    fn network_names(
+        &self,
+        wanted: &dyn Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<BTreeMap<String, String>, Error> {
         let mut names = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         if names.is_empty() || !wanted(&names) {
             let all = self.engine()?.networks(&[]).map_err(error)?;
-            *names = all.into_iter().filter_map(|network| Some((network.id?, network.name?))).collect();
+            *names = all
+                .into_iter()
+                .filter_map(|network| Some((network.id?, network.name?)))
+                .collect();
         }
         Ok(names.clone())
     }
@@ -191,7 +198,11 @@ fn parsed<T: serde::de::DeserializeOwned>(labels: &state::Labels, label: &str) -
     let text = labels.get(label);
     text.map(|text| serde_json::from_str(text))
         .transpose()
-        .map_err(|error| Error::Environment(format!("the label `{label}` of the stack's state is damaged: {error}")))
+        .map_err(|error| {
+            Error::Environment(format!(
+                "the label `{label}` of the stack's state is damaged: {error}"
+            ))
+        })
 }
 
 impl Target for Swarm {
@@ -208,7 +219,10 @@ impl Target for Swarm {
     }
 
     fn networks(&self, record: &Record) -> Vec<String> {
-        wanted::networks(&self.about.name, record).into_iter().map(|network| network.name).collect()
+        wanted::networks(&self.about.name, record)
+            .into_iter()
+            .map(|network| network.name)
+            .collect()
     }
 
     fn pace(&self) -> Duration {
@@ -218,7 +232,9 @@ impl Target for Swarm {
     fn last_lines(&self, replica: &Replica) -> Vec<String> {
         let mut lines = Vec::new();
         if let (Some(id), Ok(engine)) = (&replica.id, self.engine()) {
-            let _ = task::read_log(engine, id, Some(LINES), &self.about.cancel, &mut |line| lines.push(line.line));
+            let _ = task::read_log(engine, id, Some(LINES), &self.about.cancel, &mut |line| {
+                lines.push(line.line)
+            });
         }
         lines
     }
@@ -257,7 +273,11 @@ impl Target for Swarm {
         let Some(port) = port else { return Ok(None) };
         let address = self.engine()?.address();
         let host = address.host().unwrap_or("127.0.0.1").to_owned();
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
         Ok(Some(Endpoint {
             base: format!("http://{host}:{port}"),
             connect: None,
@@ -303,6 +323,10 @@ impl Target for Swarm {
     fn forget(&self, id: &ReleaseId) -> Result<(), Error> {
         self.forget_tasks(id)?;
         state::forget(self.guard()?, &self.about.name, id)
+    }
+
+    fn found(&self) -> Result<BTreeMap<String, Found>, Error> {
+        Ok(wanted::found_services(&self.about.name, &*self.look()?))
     }
 
     fn frozen(&self) -> Result<Option<Freeze>, Error> {

@@ -22,9 +22,21 @@ impl Swarm {
         let names = self.names_for(inventory)?;
         self.note_running(inventory);
         let mut observed = Observed {
-            secrets: inventory.secrets.iter().filter_map(|secret| secret.spec.as_ref()?.name.clone()).collect(),
-            configs: inventory.configs.iter().filter_map(|config| config.spec.as_ref()?.name.clone()).collect(),
-            networks: inventory.networks.iter().filter_map(|network| network.name.clone()).collect(),
+            secrets: inventory
+                .secrets
+                .iter()
+                .filter_map(|secret| secret.spec.as_ref()?.name.clone())
+                .collect(),
+            configs: inventory
+                .configs
+                .iter()
+                .filter_map(|config| config.spec.as_ref()?.name.clone())
+                .collect(),
+            networks: inventory
+                .networks
+                .iter()
+                .filter_map(|network| network.name.clone())
+                .collect(),
             revoked: inventory.secrets.iter().filter_map(revoked).collect(),
             ..Observed::default()
         };
@@ -47,11 +59,15 @@ impl Swarm {
 
     /// Names of the networks that the stack's services are on.
     pub(super) fn names_for(&self, inventory: &Inventory) -> Result<BTreeMap<String, String>, Error> {
-        let specs = inventory.services.iter().filter_map(|service| service.spec.as_ref()?.task_template.as_ref());
+        let specs = inventory
+            .services
+            .iter()
+            .filter_map(|service| service.spec.as_ref()?.task_template.as_ref());
         let networks = specs.flat_map(|template| template.networks.iter().flatten());
         let ids: BTreeSet<&String> = networks.filter_map(|network| network.target.as_ref()).collect();
         self.network_names(&|names| {
-            ids.iter().all(|id| names.contains_key(*id) || names.values().any(|name| name == *id))
+            ids.iter()
+                .all(|id| names.contains_key(*id) || names.values().any(|name| name == *id))
         })
     }
 
@@ -90,12 +106,8 @@ impl Swarm {
         let (own, unsettled) = wanted::settled(spec);
         let face = Face::of(&own, names);
         let status = service.update_status.as_ref();
-        let paused = status.filter(|status| {
-            matches!(
-                status.state,
-                Some(Update::PAUSED | Update::ROLLBACK_PAUSED)
-            )
-        });
+        let paused =
+            status.filter(|status| matches!(status.state, Some(Update::PAUSED | Update::ROLLBACK_PAUSED)));
         let mut replicas = Vec::new();
         let mut slots: BTreeMap<(i64, String), Vec<&models::Task>> = BTreeMap::new();
         for task in tasks {
@@ -103,7 +115,10 @@ impl Swarm {
                 Some(_) => String::new(),
                 None => node_name(inventory, task),
             };
-            slots.entry((task.slot.unwrap_or_default(), node)).or_default().push(task);
+            slots
+                .entry((task.slot.unwrap_or_default(), node))
+                .or_default()
+                .push(task);
         }
         let mut ended = Vec::new();
         for ((slot, node), mut tasks) in slots {
@@ -115,14 +130,21 @@ impl Swarm {
             self.slot(&of, &own, &tasks, names, &mut replicas, &mut ended);
         }
         let count = wanted::replicas(spec).unwrap_or_else(|| replicas.len().max(1) as u32);
-        let alive = replicas.iter().filter(|replica: &&Replica| replica.state != State::Stopping).count();
+        let alive = replicas
+            .iter()
+            .filter(|replica: &&Replica| replica.state != State::Stopping)
+            .count();
         ended.truncate((count as usize).saturating_sub(alive));
         replicas.extend(ended);
         replicas.sort_by(|a, b| a.name.cmp(&b.name));
         Service {
             revision: face.revision,
             task: face.task,
-            version: service.version.as_ref().and_then(|version| version.index).unwrap_or_default(),
+            version: service
+                .version
+                .as_ref()
+                .and_then(|version| version.index)
+                .unwrap_or_default(),
             force: wanted::force(spec),
             unsettled,
             shown: face.shown,
@@ -163,7 +185,10 @@ impl Swarm {
                 replicas.push(seen);
             }
             None => {
-                if let Some(last) = newest_first.first().filter(|task| is_over(task) && !was_shut_down(task)) {
+                if let Some(last) = newest_first
+                    .first()
+                    .filter(|task| is_over(task) && !was_shut_down(task))
+                {
                     let mut seen = replica(name, last, State::Failed, names);
                     seen.reason = Some(why(last));
                     ended.push(seen);
@@ -182,13 +207,19 @@ impl Swarm {
         let at = state_of(task);
         if at == Some(At::RUNNING) {
             let monitor = spec.update_config.as_ref().and_then(|update| update.monitor);
-            let monitor = monitor.filter(|nanos| *nanos > 0).map_or(MONITOR, |nanos| Duration::from_nanos(nanos as u64));
+            let monitor = monitor
+                .filter(|nanos| *nanos > 0)
+                .map_or(MONITOR, |nanos| Duration::from_nanos(nanos as u64));
             if wanted::has_health_check(spec) || self.has_run_for(task, monitor) {
                 seen.state = State::Ready;
             }
             return;
         }
-        let err = task.status.as_ref().and_then(|status| status.err.clone()).filter(|err| !err.is_empty());
+        let err = task
+            .status
+            .as_ref()
+            .and_then(|status| status.err.clone())
+            .filter(|err| !err.is_empty());
         if let (Some(At::NEW | At::PENDING | At::ALLOCATED), Some(err)) = (at, &err) {
             seen.state = State::Unplaced;
             seen.reason = Some(placing(err, spec));
@@ -211,13 +242,18 @@ impl Swarm {
 }
 
 fn replica(name: &str, task: &models::Task, state: State, names: &BTreeMap<String, String>) -> Replica {
-    let image = task.spec.as_ref().and_then(|spec| spec.container_spec.as_ref()?.image.clone());
+    let image = task
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.container_spec.as_ref()?.image.clone());
     let image = image.unwrap_or_default();
     Replica {
         name: name.to_owned(),
         id: task.id.clone(),
         revision: wanted::task_revision(task, names),
-        image: image.split_once('@').map_or(image.clone(), |(_, digest)| digest.to_owned()),
+        image: image
+            .split_once('@')
+            .map_or(image.clone(), |(_, digest)| digest.to_owned()),
         state,
         restarts: 0,
         reason: None,
@@ -260,7 +296,9 @@ fn exit_code(task: &models::Task) -> Option<i32> {
 pub(super) fn why(task: &models::Task) -> String {
     let status = task.status.as_ref();
     let err = status.and_then(|status| status.err.clone()).unwrap_or_default();
-    let message = status.and_then(|status| status.message.clone()).unwrap_or_default();
+    let message = status
+        .and_then(|status| status.message.clone())
+        .unwrap_or_default();
     if err.contains("unhealthy container") {
         return "its health check failed".to_owned();
     }
@@ -277,11 +315,20 @@ pub(super) fn why(task: &models::Task) -> String {
 fn why_of(task: &models::Task, spec: &models::ServiceSpec) -> String {
     let why = why(task);
     let limit = spec.task_template.as_ref().and_then(|template| {
-        template.resources.as_ref()?.limits.as_ref()?.memory_bytes.filter(|bytes| *bytes > 0)
+        template
+            .resources
+            .as_ref()?
+            .limits
+            .as_ref()?
+            .memory_bytes
+            .filter(|bytes| *bytes > 0)
     });
     match limit {
         Some(limit) if why.starts_with("killed") => {
-            format!("{why}, most likely out of memory: its limit is {} MiB", limit >> 20)
+            format!(
+                "{why}, most likely out of memory: its limit is {} MiB",
+                limit >> 20
+            )
         }
         _ => why,
     }
@@ -289,8 +336,13 @@ fn why_of(task: &models::Task, spec: &models::ServiceSpec) -> String {
 
 /// Why no node takes it, with the constraints that it is about.
 fn placing(err: &str, spec: &models::ServiceSpec) -> String {
-    let placement = spec.task_template.as_ref().and_then(|template| template.placement.as_ref());
-    let constraints = placement.and_then(|placement| placement.constraints.clone()).unwrap_or_default();
+    let placement = spec
+        .task_template
+        .as_ref()
+        .and_then(|template| template.placement.as_ref());
+    let constraints = placement
+        .and_then(|placement| placement.constraints.clone())
+        .unwrap_or_default();
     match err.contains("constraint") && !constraints.is_empty() {
         true => format!("{err}: {}", constraints.join(", ")),
         false => err.to_owned(),
@@ -298,9 +350,13 @@ fn placing(err: &str, spec: &models::ServiceSpec) -> String {
 }
 
 fn node_name(inventory: &Inventory, task: &models::Task) -> String {
-    let node = inventory.nodes.iter().find(|node| node.id.is_some() && node.id == task.node_id);
+    let node = inventory
+        .nodes
+        .iter()
+        .find(|node| node.id.is_some() && node.id == task.node_id);
     let name = node.and_then(|node| node.description.as_ref()?.hostname.clone());
-    name.or_else(|| task.node_id.clone()).unwrap_or_else(|| "?".to_owned())
+    name.or_else(|| task.node_id.clone())
+        .unwrap_or_else(|| "?".to_owned())
 }
 
 /// A task that runs once.
@@ -315,7 +371,11 @@ fn once(tasks: &[&models::Task]) -> TaskState {
     match is_over(task) {
         false => TaskState {
             exit_code: None,
-            reason: task.status.as_ref().and_then(|status| status.err.clone()).filter(|err| !err.is_empty()),
+            reason: task
+                .status
+                .as_ref()
+                .and_then(|status| status.err.clone())
+                .filter(|err| !err.is_empty()),
         },
         true => {
             let code = match state_of(task) {

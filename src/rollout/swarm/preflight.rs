@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bollard::models::{EndpointPortConfigPublishModeEnum as PublishMode, NodeSpecAvailabilityEnum, NodeState, ServiceSpec};
+use bollard::models::{
+    EndpointPortConfigPublishModeEnum as PublishMode, NodeSpecAvailabilityEnum, NodeState, ServiceSpec,
+};
 
 use super::{Swarm, error, wanted};
 use crate::docker::Inventory;
@@ -38,7 +40,10 @@ impl Swarm {
         for (name, spec) in wanted {
             let scoped = swarm::scoped(&self.about.name, name);
             let there = inventory.services.iter().find_map(|service| {
-                service.spec.as_ref().filter(|spec| spec.name.as_ref() == Some(&scoped))
+                service
+                    .spec
+                    .as_ref()
+                    .filter(|spec| spec.name.as_ref() == Some(&scoped))
             });
             for message in swarm::impossible(name, there, spec) {
                 to.push(Problem::user(message));
@@ -47,10 +52,20 @@ impl Swarm {
     }
 
     fn names(&self, record: &Record, to: &mut Vec<Problem>) {
-        let services = record.stack.services.keys().map(|name| swarm::scoped(&self.about.name, name));
+        let services = record
+            .stack
+            .services
+            .keys()
+            .map(|name| swarm::scoped(&self.about.name, name));
         let migration = format!("{}_migrate-{}-1-before", self.about.name, record.release.id);
-        let versions = record.release.secrets.values().chain(record.release.configs.values());
-        let names = services.chain([migration]).chain(versions.map(ToString::to_string));
+        let versions = record
+            .release
+            .secrets
+            .values()
+            .chain(record.release.configs.values());
+        let names = services
+            .chain([migration])
+            .chain(versions.map(ToString::to_string));
         for name in names.filter(|name| name.len() > MAX_NAME) {
             to.push(Problem::user(format!(
                 "`{name}` is longer than the {MAX_NAME} characters that a name on a Swarm has; give the environment a shorter `name`"
@@ -127,14 +142,18 @@ impl Swarm {
             return Ok(());
         }
         let failed = |why: String| Error::Environment(why);
-        let client = registry::Client::new(self.about.registry.clone()).map_err(|error| failed(error.to_string()))?;
+        let client =
+            registry::Client::new(self.about.registry.clone()).map_err(|error| failed(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| failed(format!("no thread for the network: {error}")))?;
         for image in images.values() {
             let (Ok(repository), Ok(digest)) = (image.repository.parse(), image.digest.parse()) else {
-                to.push(Problem::user(format!("`{}` is no image of a registry", image.reference())));
+                to.push(Problem::user(format!(
+                    "`{}` is no image of a registry",
+                    image.reference()
+                )));
                 continue;
             };
             let reference = Reference::Digest(digest);
@@ -153,7 +172,10 @@ impl Swarm {
 }
 
 fn published(spec: &ServiceSpec) -> Vec<(i64, String)> {
-    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| endpoint.ports.iter().flatten());
+    let ports = spec
+        .endpoint_spec
+        .iter()
+        .flat_map(|endpoint| endpoint.ports.iter().flatten());
     ports
         .filter(|port| port.publish_mode != Some(PublishMode::HOST))
         .filter_map(|port| {
@@ -166,10 +188,13 @@ fn published(spec: &ServiceSpec) -> Vec<(i64, String)> {
 fn nodes(inventory: &Inventory, to: &mut Vec<Problem>) {
     let takes_tasks = |node: &&bollard::models::Node| {
         let ready = node.status.as_ref().and_then(|status| status.state) == Some(NodeState::READY);
-        let active = node.spec.as_ref().and_then(|spec| spec.availability) == Some(NodeSpecAvailabilityEnum::ACTIVE);
+        let active =
+            node.spec.as_ref().and_then(|spec| spec.availability) == Some(NodeSpecAvailabilityEnum::ACTIVE);
         ready && active
     };
     if !inventory.nodes.iter().any(|node| takes_tasks(&node)) {
-        to.push(Problem::environment("no node of the Swarm is ready and takes tasks; see `docker node ls`"));
+        to.push(Problem::environment(
+            "no node of the Swarm is ready and takes tasks; see `docker node ls`",
+        ));
     }
 }

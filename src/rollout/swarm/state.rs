@@ -74,7 +74,11 @@ pub(super) fn read(engine: &Engine, stack: &str) -> Result<Option<State>, Error>
 }
 
 fn version(config: &Config) -> u64 {
-    config.version.as_ref().and_then(|version| version.index).unwrap_or_default()
+    config
+        .version
+        .as_ref()
+        .and_then(|version| version.index)
+        .unwrap_or_default()
 }
 
 /// Changes the labels of the state, which is made if there is none. `edit` sees what is there, and may refuse; it is
@@ -101,7 +105,9 @@ pub(super) fn change(
                 edit(&mut labels)?;
                 let labels = labels.into_iter().collect();
                 let note = b"What skep knows of this stack is in the labels.\n";
-                engine.create_config(spec(&state_name(stack), labels, Some(note))).map(drop)
+                engine
+                    .create_config(spec(&state_name(stack), labels, Some(note)))
+                    .map(drop)
             }
         };
         match done {
@@ -131,11 +137,16 @@ pub(super) fn history(engine: &Engine, stack: &str) -> Result<Vec<Record>, Error
     let label = format!("{STACK}={stack}");
     let mut records = Vec::new();
     for config in engine.configs(&[("label", &label)]).map_err(error)? {
-        let name = config.spec.as_ref().and_then(|spec| spec.name.clone()).unwrap_or_default();
+        let name = config
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.name.clone())
+            .unwrap_or_default();
         let Some(id) = name.strip_prefix(&format!("{stack}.skep.")) else {
             continue;
         };
-        let damaged = |why: String| Error::Environment(format!("the record of release {id} is damaged: {why}"));
+        let damaged =
+            |why: String| Error::Environment(format!("the record of release {id} is damaged: {why}"));
         let content = docker::config_content(&config).map_err(|error| damaged(error.to_string()))?;
         let mut json = Vec::new();
         ZlibDecoder::new(&content[..])
@@ -145,8 +156,7 @@ pub(super) fn history(engine: &Engine, stack: &str) -> Result<Vec<Record>, Error
         let mut record: Record = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
         let labels = config.spec.and_then(|spec| spec.labels).unwrap_or_default();
         let mutable = labels.get(RECORD).map(String::as_str).unwrap_or_default();
-        let mutable: Mutable =
-            serde_json::from_str(mutable).map_err(|error| damaged(error.to_string()))?;
+        let mutable: Mutable = serde_json::from_str(mutable).map_err(|error| damaged(error.to_string()))?;
         record.began = mutable.began;
         record.outcome = mutable.outcome;
         record.release.migration = mutable.migration;
@@ -174,7 +184,9 @@ pub(super) fn record(engine: &Engine, stack: &str, record: &Record) -> Result<()
     let mut attempt = 1;
     loop {
         let done = match engine.config(&name).map_err(error)? {
-            None => engine.create_config(spec(&name, labels.clone(), Some(&content))).map(drop),
+            None => engine
+                .create_config(spec(&name, labels.clone(), Some(&content)))
+                .map(drop),
             Some(there) => {
                 let same = docker::config_content(&there).is_ok_and(|held| held == content);
                 let version = version(&there);
@@ -184,7 +196,9 @@ pub(super) fn record(engine: &Engine, stack: &str, record: &Record) -> Result<()
                     // Content never changes: another one takes its place.
                     false => {
                         engine.remove_config(&id).map_err(error)?;
-                        engine.create_config(spec(&name, labels.clone(), Some(&content))).map(drop)
+                        engine
+                            .create_config(spec(&name, labels.clone(), Some(&content)))
+                            .map(drop)
                     }
                 }
             }
@@ -207,7 +221,9 @@ fn packed(record: &Record) -> Result<Vec<u8>, Error> {
     fixed.release.migration = None;
     fixed.probed = Vec::new();
     let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
-    let written = packed.write_all(json(&fixed).as_bytes()).and_then(|()| packed.finish());
+    let written = packed
+        .write_all(json(&fixed).as_bytes())
+        .and_then(|()| packed.finish());
     let packed = written.map_err(|error| Error::Environment(format!("cannot pack a record: {error}")))?;
     match packed.len() <= MAX_CONFIG {
         true => Ok(packed),
@@ -221,7 +237,9 @@ fn packed(record: &Record) -> Result<Vec<u8>, Error> {
 /// Forgets a release.
 pub(super) fn forget(engine: &Engine, stack: &str, id: &ReleaseId) -> Result<(), Error> {
     match engine.config(&record_name(stack, id)).map_err(error)? {
-        Some(config) => engine.remove_config(&config.id.unwrap_or_default()).map_err(error),
+        Some(config) => engine
+            .remove_config(&config.id.unwrap_or_default())
+            .map_err(error),
         None => Ok(()),
     }
 }

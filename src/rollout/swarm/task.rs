@@ -25,15 +25,23 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(180);
 impl Swarm {
     pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
         let inventory = self.look()?;
-        let spec = self.wanted(record, &inventory)?.remove(&task.service).ok_or_else(|| {
-            Error::Refused(format!("release {} has no service `{}`", record.release.id, task.service))
-        })?;
+        let spec = self
+            .wanted(record, &inventory)?
+            .remove(&task.service)
+            .ok_or_else(|| {
+                Error::Refused(format!(
+                    "release {} has no service `{}`",
+                    record.release.id, task.service
+                ))
+            })?;
         let spec = once(&self.about.name, task, spec);
         let auth = self.credentials(&spec)?;
-        self.again(|engine| match engine.create_service(spec.clone(), auth.as_ref()) {
-            Err(docker::Error::Conflict(_)) => Ok(()),
-            other => other.map(drop),
-        })
+        self.again(
+            |engine| match engine.create_service(spec.clone(), auth.as_ref()) {
+                Err(docker::Error::Conflict(_)) => Ok(()),
+                other => other.map(drop),
+            },
+        )
     }
 
     /// Scaled to nothing first: only then the Swarm tells when its container is gone.
@@ -53,8 +61,15 @@ impl Swarm {
                 matches!(
                     state,
                     Some(
-                        At::NEW | At::ALLOCATED | At::PENDING | At::ASSIGNED | At::ACCEPTED | At::PREPARING | At::READY
-                            | At::STARTING | At::RUNNING
+                        At::NEW
+                            | At::ALLOCATED
+                            | At::PENDING
+                            | At::ASSIGNED
+                            | At::ACCEPTED
+                            | At::PREPARING
+                            | At::READY
+                            | At::STARTING
+                            | At::RUNNING
                     )
                 )
             };
@@ -85,7 +100,12 @@ impl Swarm {
         Ok(())
     }
 
-    pub(super) fn read_logs(&self, query: &LogQuery, cancel: &Cancel, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    pub(super) fn read_logs(
+        &self,
+        query: &LogQuery,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
         let inventory = self.look()?;
         let mut sources: Vec<(String, String, bool)> = Vec::new();
         for service in &inventory.services {
@@ -93,7 +113,9 @@ impl Swarm {
                 continue;
             };
             let task = wanted::task_name(spec);
-            let name = task.clone().or_else(|| wanted::service_name(&self.about.name, spec));
+            let name = task
+                .clone()
+                .or_else(|| wanted::service_name(&self.about.name, spec));
             let Some(name) = name else { continue };
             match &query.of {
                 Some(of) if *of == name => sources.push((name, id, false)),
@@ -156,7 +178,10 @@ impl Swarm {
         inventory: &docker::Inventory,
     ) -> Option<(String, String, bool)> {
         let slot: i64 = of.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
-        let tasks = inventory.tasks.iter().filter(|task| task.service_id == service.id && task.slot == Some(slot));
+        let tasks = inventory
+            .tasks
+            .iter()
+            .filter(|task| task.service_id == service.id && task.slot == Some(slot));
         let newest = tasks.max_by_key(|task| task.created_at.clone())?;
         Some((name.to_owned(), newest.id.clone()?, true))
     }
@@ -165,7 +190,9 @@ impl Swarm {
 /// Slots by the ids of their tasks.
 fn slots(inventory: &docker::Inventory) -> std::collections::BTreeMap<String, i64> {
     let tasks = inventory.tasks.iter();
-    tasks.filter_map(|task| Some((task.id.clone()?, task.slot?))).collect()
+    tasks
+        .filter_map(|task| Some((task.id.clone()?, task.slot?)))
+        .collect()
 }
 
 /// The spec of a service that runs once.

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{
-    NetworkCreateRequest, ServiceSpec, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum as Failing,
-    Task,
+    NetworkCreateRequest, ServiceSpec, ServiceSpecUpdateConfig,
+    ServiceSpecUpdateConfigFailureActionEnum as Failing, Task,
 };
 
 use super::{Swarm, state};
 use crate::docker::Inventory;
 use crate::rollout::history::Record;
-use crate::rollout::target::{Error, Spec};
+use crate::rollout::target::{Error, Found, Spec};
 use crate::stack::{self, Mode, MountSource};
 use crate::swarm::{self, NAMESPACE, ObjectRef, PinnedImage, Surroundings};
 
@@ -56,12 +56,18 @@ pub(super) fn task_revision(task: &Task, names: &BTreeMap<String, String>) -> St
     let template = task.spec.clone().unwrap_or_default();
     let force = template.force_update.unwrap_or_default();
     let name_of = |id: &str| names.get(id).cloned();
-    format!("{}/{force}", swarm::revision(&swarm::task_template(&template, &name_of)))
+    format!(
+        "{}/{force}",
+        swarm::revision(&swarm::task_template(&template, &name_of))
+    )
 }
 
 /// How often all replicas were asked to start again.
 pub(super) fn force(spec: &ServiceSpec) -> u64 {
-    spec.task_template.as_ref().and_then(|template| template.force_update).unwrap_or_default()
+    spec.task_template
+        .as_ref()
+        .and_then(|template| template.force_update)
+        .unwrap_or_default()
 }
 
 /// How many replicas are wanted; `None` where each node has one.
@@ -70,12 +76,18 @@ pub(super) fn replicas(spec: &ServiceSpec) -> Option<u32> {
     if mode.global.is_some() || mode.global_job.is_some() {
         return None;
     }
-    let replicas = mode.replicated.as_ref().and_then(|replicated| replicated.replicas);
+    let replicas = mode
+        .replicated
+        .as_ref()
+        .and_then(|replicated| replicated.replicas);
     Some(u32::try_from(replicas.unwrap_or(1)).unwrap_or(u32::MAX))
 }
 
 pub(super) fn has_health_check(spec: &ServiceSpec) -> bool {
-    let container = spec.task_template.as_ref().and_then(|template| template.container_spec.as_ref());
+    let container = spec
+        .task_template
+        .as_ref()
+        .and_then(|template| template.container_spec.as_ref());
     let test = container.and_then(|container| container.health_check.as_ref()?.test.clone());
     test.is_some_and(|test| test.first().is_some_and(|kind| kind != "NONE"))
 }
@@ -154,7 +166,11 @@ pub(super) fn networks(stack_name: &str, record: &Record) -> Vec<NetworkCreateRe
 
 impl Swarm {
     /// What each service is to be, by its name in the stack file.
-    pub(super) fn wanted(&self, record: &Record, inventory: &Inventory) -> Result<BTreeMap<String, ServiceSpec>, Error> {
+    pub(super) fn wanted(
+        &self,
+        record: &Record,
+        inventory: &Inventory,
+    ) -> Result<BTreeMap<String, ServiceSpec>, Error> {
         let names = self.names_for(inventory)?;
         let mut wanted = match record.found.is_empty() {
             true => self.converted(record, inventory)?,
@@ -163,7 +179,10 @@ impl Swarm {
         for (name, spec) in &mut wanted {
             let scoped = swarm::scoped(&self.about.name, name);
             let there = inventory.services.iter().find_map(|service| {
-                service.spec.as_ref().filter(|spec| spec.name.as_ref() == Some(&scoped))
+                service
+                    .spec
+                    .as_ref()
+                    .filter(|spec| spec.name.as_ref() == Some(&scoped))
             });
             let kept = there.map_or(0, |there| keep_force(there, spec, &names));
             if let Some(template) = spec.task_template.as_mut().filter(|_| kept > 0) {
@@ -173,12 +192,17 @@ impl Swarm {
         Ok(wanted)
     }
 
-    fn converted(&self, record: &Record, inventory: &Inventory) -> Result<BTreeMap<String, ServiceSpec>, Error> {
+    fn converted(
+        &self,
+        record: &Record,
+        inventory: &Inventory,
+    ) -> Result<BTreeMap<String, ServiceSpec>, Error> {
         let release = &record.release;
         let pinned = |(name, image): (&String, &crate::release::ReleasedImage)| {
             let platform = |platform: &crate::platform::Platform| {
                 let text = platform.to_string();
-                text.split_once('/').map(|(os, arch)| (os.to_owned(), arch.to_owned()))
+                text.split_once('/')
+                    .map(|(os, arch)| (os.to_owned(), arch.to_owned()))
             };
             let pinned = PinnedImage {
                 reference: image.reference(),
@@ -193,11 +217,17 @@ impl Swarm {
         };
         let secret = |name: &str| {
             let mut secrets = inventory.secrets.iter();
-            secrets.find(|secret| secret.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name))?.id.clone()
+            secrets
+                .find(|secret| secret.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name))?
+                .id
+                .clone()
         };
         let config = |name: &str| {
             let mut configs = inventory.configs.iter();
-            configs.find(|config| config.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name))?.id.clone()
+            configs
+                .find(|config| config.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name))?
+                .id
+                .clone()
         };
         let around = Surroundings {
             stack_name: &self.about.name,
@@ -238,7 +268,9 @@ impl Swarm {
                 task: face.task,
                 // Where each node has one, there are as many as there are.
                 replicas: replicas(&spec).or(there).unwrap_or(1),
-                needs: service.map(|service| service.depends_on.keys().cloned().collect()).unwrap_or_default(),
+                needs: service
+                    .map(|service| service.depends_on.keys().cloned().collect())
+                    .unwrap_or_default(),
                 exclusive: record.singletons.contains(&name),
                 settles: true,
                 stateful: service.is_some_and(|service| is_stateful(&record.stack, service)),
@@ -270,11 +302,42 @@ fn keep_force(there: &ServiceSpec, spec: &ServiceSpec, names: &BTreeMap<String, 
     force(&there) + u64::from(moved)
 }
 
+/// What runs, for whoever adopts it.
+pub(super) fn found_services(stack: &str, inventory: &Inventory) -> BTreeMap<String, Found> {
+    let mut services = BTreeMap::new();
+    for spec in inventory
+        .services
+        .iter()
+        .filter_map(|service| service.spec.as_ref())
+    {
+        let Some(name) = service_name(stack, spec).filter(|_| task_name(spec).is_none()) else {
+            continue;
+        };
+        let container = spec
+            .task_template
+            .as_ref()
+            .and_then(|template| template.container_spec.as_ref());
+        let secrets = container
+            .iter()
+            .flat_map(|container| container.secrets.iter().flatten());
+        let found = Found {
+            image: container
+                .and_then(|container| container.image.clone())
+                .unwrap_or_default(),
+            secrets: secrets.filter_map(|secret| secret.secret_name.clone()).collect(),
+            spec: serde_json::to_value(settled(spec).0).unwrap_or_default(),
+        };
+        services.insert(name, found);
+    }
+    services
+}
+
 /// The specs of an adopted release, as they were found.
 fn found(record: &Record) -> Result<BTreeMap<String, ServiceSpec>, Error> {
     let spec = |(name, spec): (&String, &serde_json::Value)| {
         let spec = serde_json::from_value(spec.clone());
-        let spec = spec.map_err(|error| Error::Environment(format!("the record of `{name}` is damaged: {error}")))?;
+        let spec =
+            spec.map_err(|error| Error::Environment(format!("the record of `{name}` is damaged: {error}")))?;
         Ok((name.clone(), spec))
     };
     record.found.iter().map(spec).collect()
@@ -286,7 +349,10 @@ fn is_stateful(stack: &stack::Stack, service: &stack::Service) -> bool {
         && service.volumes.iter().any(|mount| match &mount.source {
             MountSource::Volume { name: Some(name), .. } => {
                 let volume = stack.volumes.get(name);
-                volume.is_none_or(|volume| volume.driver.as_deref().is_none_or(|driver| driver == "local") && volume.driver_opts.is_empty())
+                volume.is_none_or(|volume| {
+                    volume.driver.as_deref().is_none_or(|driver| driver == "local")
+                        && volume.driver_opts.is_empty()
+                })
             }
             _ => false,
         })
