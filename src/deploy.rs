@@ -468,6 +468,8 @@ impl<'a> Deployment<'a> {
     ) -> Result<(BTreeMap<String, ReleasedImage>, Vec<SourceRevision>), Error> {
         let names = rollout::targets(&reading.stack);
         match images {
+            // Nothing of the project's own runs there.
+            _ if names.is_empty() => Ok((BTreeMap::new(), vec![self.revision()?])),
             Images::Built => {
                 let revision = self.revision()?;
                 if revision.dirty && !self.asker.dirty && !matches!(self.place, Place::Preview(_)) {

@@ -8,6 +8,7 @@ use super::place::{Place, settings};
 use super::{Deployment, Error};
 use crate::build::{self, Built, Request};
 use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::platform::{Arch, Platform};
 use crate::publish::{self, Destination};
 use crate::push;
@@ -133,8 +134,7 @@ async fn platforms(
     digest: &str,
     cancel: &Cancel,
 ) -> Result<BTreeMap<Platform, String>, Error> {
-    let reference = digest.parse().map(Reference::Digest);
-    let Ok(reference) = reference else {
+    let Ok(reference) = Digest::from_oci(digest, 0).map(Reference::Digest) else {
         return Ok(BTreeMap::new());
     };
     let manifest = client.get_manifest(repository, &reference, cancel).await?;

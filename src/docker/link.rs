@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) at: usize,
     pub(super) swarm: String,
     pub(super) docker: Docker,
+    /// The same socket, for what the crate's types cannot read.
+    pub(super) http: reqwest::Client,
     tunnel: Option<Tunnel>,
     answered: Mutex<Instant>,
 }
@@ -69,6 +71,7 @@ impl Link {
                 at,
                 swarm,
                 docker,
+                http: http(&path)?,
                 tunnel,
                 answered: Mutex::new(Instant::now()),
             }),
@@ -97,6 +100,15 @@ impl Link {
             .unwrap_or_else(|lock| lock.into_inner())
             .elapsed()
     }
+}
+
+fn http(path: &str) -> Result<reqwest::Client, Trouble> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .unix_socket(path)
+        .timeout(ANSWER_LIMIT)
+        .build();
+    client.map_err(|error| Trouble::Transport(error.to_string()))
 }
 
 /// A reason, and what ssh said.

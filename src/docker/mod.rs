@@ -10,6 +10,7 @@
 mod address;
 mod error;
 mod link;
+mod list;
 mod logs;
 mod objects;
 mod services;
@@ -130,12 +131,20 @@ impl Engine {
     where
         F: Future<Output = Result<T, bollard::errors::Error>>,
     {
+        self.read_through(|link| request(link.docker.clone()))
+    }
+
+    /// The same, for a request that needs more of a link than the crate's client.
+    fn read_through<T, F>(&self, request: impl Fn(Arc<Link>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, bollard::errors::Error>>,
+    {
         let deadline = Instant::now() + PATIENCE;
         let mut link = self.link();
         for attempt in 1.. {
             let trouble = match self
                 .runtime
-                .block_on(self.attempt(&link, request(link.docker.clone())))
+                .block_on(self.attempt(&link, request(Arc::clone(&link))))
             {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,

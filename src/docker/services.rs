@@ -7,6 +7,7 @@ use bollard::auth::DockerCredentials;
 use bollard::models::{Config, Network, NetworkCreateRequest, Node, Secret, Service, ServiceSpec, Task};
 use bollard::query_parameters as query;
 
+use super::list::get;
 use super::{Engine, Error, Filters};
 
 /// What an engine needs to pull from a registry. Its `Debug` shows no password.
@@ -65,7 +66,7 @@ impl Engine {
     ///
     /// If no manager answers in time, or the filters are refused.
     pub fn services(&self, filters: Filters<'_>) -> Result<Vec<Service>, Error> {
-        self.read(|docker| async move { docker.list_services(Some(services(filters))).await })
+        self.read_through(|link| async move { get(&link, "services", filters).await })
     }
 
     /// The service of that name or id, as it was written: without defaults. There may be none.
@@ -75,7 +76,9 @@ impl Engine {
     /// If no manager answers in time.
     pub fn service(&self, name: &str) -> Result<Option<Service>, Error> {
         let name = part(name)?;
-        found(self.read(|docker| async move { docker.inspect_service(name, None).await }))
+        let path = format!("services/{name}");
+        let path = path.as_str();
+        found(self.read_through(|link| async move { get(&link, path, &[]).await }))
     }
 
     /// Creates a service, and returns its id. `auth` is what its nodes pull the image with.
@@ -135,7 +138,7 @@ impl Engine {
     ///
     /// If no manager answers in time, or the filters are refused.
     pub fn tasks(&self, filters: Filters<'_>) -> Result<Vec<Task>, Error> {
-        self.read(|docker| async move { docker.list_tasks(Some(tasks(filters))).await })
+        self.read_through(|link| async move { get(&link, "tasks", filters).await })
     }
 
     /// Lists the nodes of the swarm.
@@ -183,10 +186,11 @@ impl Engine {
     ///
     /// If no manager answers in time, or the filters are refused.
     pub fn all(&self, filters: Filters<'_>) -> Result<Inventory, Error> {
-        self.read(|docker| async move {
+        self.read_through(|link| async move {
+            let docker = &link.docker;
             let (services, tasks, secrets, configs, networks, nodes) = tokio::try_join!(
-                docker.list_services(Some(services(filters))),
-                docker.list_tasks(Some(tasks(filters))),
+                get(&link, "services", filters),
+                get(&link, "tasks", filters),
                 docker.list_secrets(Some(secrets(filters))),
                 docker.list_configs(Some(configs(filters))),
                 docker.list_networks(Some(networks(filters))),
@@ -229,7 +233,7 @@ pub(super) fn gone(result: Result<(), Error>) -> Result<(), Error> {
     found(result).map(|_| ())
 }
 
-fn filter(filters: Filters<'_>) -> Option<HashMap<String, Vec<String>>> {
+pub(super) fn filter(filters: Filters<'_>) -> Option<HashMap<String, Vec<String>>> {
     let mut map = HashMap::<_, Vec<_>>::new();
     for (name, value) in filters {
         map.entry((*name).to_owned())
@@ -237,19 +241,6 @@ fn filter(filters: Filters<'_>) -> Option<HashMap<String, Vec<String>>> {
             .push((*value).to_owned());
     }
     Some(map)
-}
-
-fn services(filters: Filters<'_>) -> query::ListServicesOptions {
-    query::ListServicesOptions {
-        filters: filter(filters),
-        status: None,
-    }
-}
-
-fn tasks(filters: Filters<'_>) -> query::ListTasksOptions {
-    query::ListTasksOptions {
-        filters: filter(filters),
-    }
 }
 
 fn networks(filters: Filters<'_>) -> query::ListNetworksOptions {

@@ -9,7 +9,7 @@ mod state;
 mod task;
 mod wanted;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ pub struct Whereabouts {
     pub cluster: Option<String>,
     /// For how long whoever holds the lock may be silent before he is taken for dead.
     pub patience: Duration,
+    /// Variables of services whose values are secrets.
+    pub secret_env: BTreeSet<String>,
     /// A directory of this machine in which the Swarm's id is remembered.
     pub state: PathBuf,
     /// The directory of the stack file.

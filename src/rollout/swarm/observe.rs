@@ -104,7 +104,7 @@ impl Swarm {
         names: &BTreeMap<String, String>,
     ) -> Service {
         let (own, unsettled) = wanted::settled(spec);
-        let face = Face::of(&own, names);
+        let face = Face::of(&own, names, &self.about.secret_env);
         let status = service.update_status.as_ref();
         let paused =
             status.filter(|status| matches!(status.state, Some(Update::PAUSED | Update::ROLLBACK_PAUSED)));

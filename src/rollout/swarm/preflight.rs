@@ -7,6 +7,7 @@ use bollard::models::{
 };
 
 use super::{Swarm, error, wanted};
+use crate::digest::Digest;
 use crate::docker::Inventory;
 use crate::registry::{self, Reference};
 use crate::release::ReleasedImage;
@@ -149,7 +150,8 @@ impl Swarm {
             .build()
             .map_err(|error| failed(format!("no thread for the network: {error}")))?;
         for image in images.values() {
-            let (Ok(repository), Ok(digest)) = (image.repository.parse(), image.digest.parse()) else {
+            let (Ok(repository), Ok(digest)) = (image.repository.parse(), Digest::from_oci(&image.digest, 0))
+            else {
                 to.push(Problem::user(format!(
                     "`{}` is no image of a registry",
                     image.reference()

@@ -10,6 +10,7 @@ use bollard::models::{
 use super::{Swarm, state};
 use crate::docker::Inventory;
 use crate::rollout::history::Record;
+use crate::rollout::mask::stand_in;
 use crate::rollout::target::{Error, Found, Spec};
 use crate::stack::{self, Mode, MountSource};
 use crate::swarm::{self, NAMESPACE, ObjectRef, PinnedImage, Surroundings};
@@ -31,12 +32,12 @@ pub(super) struct Face {
 }
 
 impl Face {
-    /// Of a spec, with networks by the names that `names` gives their ids.
-    pub(super) fn of(spec: &ServiceSpec, names: &BTreeMap<String, String>) -> Face {
-        Face::masked(spec, names, &BTreeSet::new())
-    }
-
-    fn masked(spec: &ServiceSpec, names: &BTreeMap<String, String>, secret: &BTreeSet<String>) -> Face {
+    /// Of a spec, with networks by the names that `names` gives their ids, and without the values of `secret`.
+    pub(super) fn of(
+        spec: &ServiceSpec,
+        names: &BTreeMap<String, String>,
+        secret: &BTreeSet<String>,
+    ) -> Face {
         let name_of = |id: &str| names.get(id).cloned();
         let template = spec.task_template.clone().unwrap_or_default();
         Face {
@@ -46,7 +47,7 @@ impl Face {
                 swarm::revision(&swarm::task_template(&template, &name_of)),
                 force(spec)
             ),
-            shown: swarm::shown(spec, secret, &name_of),
+            shown: swarm::shown(spec, secret, &stand_in, &name_of),
         }
     }
 }
@@ -257,10 +258,9 @@ impl Swarm {
         let inventory = self.seen()?;
         let names = self.names_for(&inventory)?;
         let observed = self.observed(&inventory)?;
-        let secret_env = BTreeSet::new();
         let mut specs = BTreeMap::new();
         for (name, spec) in self.wanted(record, &inventory)? {
-            let face = Face::masked(&spec, &names, &secret_env);
+            let face = Face::of(&spec, &names, &self.about.secret_env);
             let service = record.stack.services.get(&name);
             let there = observed.services.get(&name).map(|service| service.replicas);
             let seen = Spec {
