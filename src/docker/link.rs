@@ -103,6 +103,7 @@ impl Link {
 }
 
 fn http(path: &str) -> Result<reqwest::Client, Trouble> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
         .no_proxy()
         .unix_socket(path)
