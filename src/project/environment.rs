@@ -269,6 +269,20 @@ impl Environment {
                 "a program and its arguments",
             ));
         }
+        self.check_probes()?;
+        self.check_secrets()?;
+        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
+        match unexplained {
+            Some(allow) => Err((
+                "allow.reason".to_owned(),
+                allow.lint.get_ref().clone(),
+                "a reason",
+            )),
+            None => self.rules.check(),
+        }
+    }
+
+    fn check_probes(&self) -> Result<(), Senseless> {
         for (service, probe) in self
             .probes
             .iter()
@@ -294,6 +308,10 @@ impl Environment {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn check_secrets(&self) -> Result<(), Senseless> {
         for (name, source) in &self.secrets {
             let key = format!("secrets.{name}");
             match source {
@@ -326,14 +344,6 @@ impl Environment {
                 _ => {}
             }
         }
-        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
-        match unexplained {
-            Some(allow) => Err((
-                "allow.reason".to_owned(),
-                allow.lint.get_ref().clone(),
-                "a reason",
-            )),
-            None => self.rules.check(),
-        }
+        Ok(())
     }
 }

@@ -25,10 +25,10 @@ fn failed() -> Notice {
     let error = Error::RolledBack {
         release: id("abc123400000-20261124120000"),
         step: "roll api".to_owned(),
-        reason: Box::new(Reason {
-            message: "api.1 exited with code 1".to_owned(),
-            lines: vec!["no database".to_owned()],
-        }),
+        reason: Box::new(Reason::with_lines(
+            "api.1 exited with code 1".to_owned(),
+            vec!["no database".to_owned()],
+        )),
         to: id("abc123300000-20261123120000"),
         schema: None,
     };

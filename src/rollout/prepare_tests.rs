@@ -71,6 +71,7 @@ impl Bench {
             platforms: BTreeMap::new(),
         };
         let wish = Wish {
+            addresses: BTreeMap::new(),
             images: [("api".to_owned(), image)].into(),
             sources: Vec::new(),
             by: "me@here",

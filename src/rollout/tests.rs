@@ -51,8 +51,13 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
             command: vec!["up".to_owned()],
             timeout: Duration::from_millis(200),
             version: Some(vec!["version".to_owned()]),
+            breaking: false,
         }),
         probes: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        singletons: Default::default(),
+        found: BTreeMap::new(),
+        probed: Vec::new(),
         secret_env: std::collections::BTreeSet::new(),
         began: time,
         outcome: Outcome::Pending,
@@ -68,6 +73,8 @@ fn options() -> Options {
         timeout: Duration::from_millis(500),
         keep: 2,
         skip_probes: false,
+        stateful: false,
+        seen: None,
         owner: "me@here".to_owned(),
     }
 }

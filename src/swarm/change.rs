@@ -59,7 +59,7 @@ mod tests {
     fn what_an_engine_refuses_is_known_before() {
         let replicated = json!({"Mode": {"Replicated": {"Replicas": 1}}});
         assert_eq!(check(replicated.clone(), replicated.clone()), "");
-        insta::assert_snapshot!(check(replicated.clone(), json!({"Mode": {"Global": {}}})), @"");
+        insta::assert_snapshot!(check(replicated.clone(), json!({"Mode": {"Global": {}}})), @"`web` is replicated, and cannot become global: give it another name, or remove it first");
         let port = |order: &str| {
             json!({
                 "UpdateConfig": {"Order": order},
@@ -67,6 +67,6 @@ mod tests {
             })
         };
         assert_eq!(check(replicated.clone(), port("stop-first")), "");
-        insta::assert_snapshot!(check(replicated, port("start-first")), @"");
+        insta::assert_snapshot!(check(replicated, port("start-first")), @"`web` publishes port 8080 of its node, and starts the new replica first: it would wait for the old one to give the port up; write `order: stop-first`");
     }
 }

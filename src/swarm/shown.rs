@@ -125,6 +125,28 @@ mod tests {
         .unwrap();
         let secret = ["B2_APP_KEY".to_owned()].into();
         let shown = shown(&spec, &secret, &|_| "(secret)".to_owned(), &|_| None);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap(), @r#"
+        {
+          "env": {
+            "B2_APP_KEY": "(secret)",
+            "PORT": "8000"
+          },
+          "image": "web@sha256:1",
+          "mode": {
+            "Replicated": {
+              "Replicas": 2
+            }
+          },
+          "resources": {
+            "Limits": {
+              "MemoryBytes": "64 MiB"
+            }
+          },
+          "secrets": [
+            "shop_key_1 → key"
+          ],
+          "stopGracePeriod": "60s"
+        }
+        "#);
     }
 }

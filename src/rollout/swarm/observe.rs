@@ -222,6 +222,8 @@ impl Swarm {
             .filter(|err| !err.is_empty());
         if let (Some(At::NEW | At::PENDING | At::ALLOCATED), Some(err)) = (at, &err) {
             seen.state = State::Unplaced;
+            // It runs nowhere, and has printed nothing.
+            seen.id = None;
             seen.reason = Some(placing(err, spec));
             return;
         }
