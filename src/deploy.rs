@@ -1,28 +1,37 @@
 //! From a project to what runs in one of its environments: builds what the stack file names, makes a release of it,
 //! and hands it to a rollout. Prints nothing.
 
+mod images;
 mod lints;
+mod operations;
+mod place;
+mod plan;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::build::{self, Request, Setting};
+use chrono::Utc;
+
+use crate::build::{self, Setting};
 use crate::lint::{self, Finding};
-use crate::platform::{Arch, Platform};
-use crate::project::{self, Environment, TargetKind};
+use crate::project::{self, Environment};
 use crate::publish;
-use crate::registry::{self, Reference, Settings, Tag};
+use crate::registry::{self, Tag};
 use crate::release::{ReleaseId, ReleasedImage, SourceRevision};
 use crate::rollout::{
-    self, Contents, LogQuery, Options, PrepareError, Preview, Proposal, Record, Report, Rollout, Target,
-    TargetError, Wish,
+    self, Contents, LogQuery, Options, PrepareError, Record, Report, Rollout, Roots, Target, TargetError,
+    Wish,
 };
-use crate::source;
 use crate::stack::Reading;
 
+pub use plan::{Offline, SavedPlan};
+pub use secrets::SecretVersion;
+
 use lints::Judge;
+use place::Place;
 
 /// How long a stage of a rollout may take, if the environment does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -76,6 +85,14 @@ pub enum Error {
         /// The environment.
         environment: String,
     },
+    /// Changes that no revision has.
+    #[error(
+        "the work tree has changes that are not committed; commit them, or give `--dirty` to release them to `{environment}` as they are"
+    )]
+    Dirty {
+        /// The environment.
+        environment: String,
+    },
     /// There is no release to go back to.
     #[error(
         "`{environment}` keeps no earlier release that ran; `skep history {environment}` lists what it keeps"
@@ -105,6 +122,54 @@ pub enum Error {
         name: String,
         /// Those that there are.
         known: Vec<String>,
+    },
+    /// Something is recorded already.
+    #[error("`{environment}` has release {release} already; there is nothing to adopt")]
+    Adopted {
+        /// The environment.
+        environment: String,
+        /// Its newest release.
+        release: ReleaseId,
+    },
+    /// Nothing runs.
+    #[error("nothing runs at `{environment}` that could be adopted")]
+    NothingFound {
+        /// The environment.
+        environment: String,
+    },
+    /// A secret's version that there is not.
+    #[error(
+        "`{environment}` has no secret `{version}`; `skep secret ls {environment}` lists those that it has"
+    )]
+    NoSecret {
+        /// The environment.
+        environment: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// A release needs a secret that must not be used, and nothing takes its place.
+    #[error(
+        "the release needs `{version}`, which was revoked, and no other version of `{name}` takes its place"
+    )]
+    Revoked {
+        /// The secret.
+        name: String,
+        /// The version.
+        version: crate::release::Version,
+    },
+    /// A plan of something else.
+    #[error("the plan is for `{environment}` of `{project}`")]
+    ForeignPlan {
+        /// Its project.
+        project: String,
+        /// Its environment.
+        environment: String,
+    },
+    /// A plan's file cannot be read or written.
+    #[error("{what}")]
+    PlanFile {
+        /// What is wrong.
+        what: String,
     },
     /// A release that is not kept.
     #[error("`{environment}` keeps no release `{id}`; `skep history {environment}` lists those that it does")]
@@ -139,6 +204,10 @@ pub struct Asker<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Whether probes are left out.
     pub skip_probes: bool,
+    /// Whether replicas may be replaced that keep files of their own on a node.
+    pub stateful: bool,
+    /// Whether what was built of a work tree with changes may be released to others than a preview.
+    pub dirty: bool,
 }
 
 /// Which images are rolled out.
@@ -160,7 +229,8 @@ pub struct Deployment<'a> {
     asker: Asker<'a>,
     name: String,
     environment: &'a Environment,
-    target: Preview,
+    place: Place,
+    roots: Arc<Roots>,
     options: Options,
 }
 
@@ -169,56 +239,47 @@ impl<'a> Deployment<'a> {
     pub fn open(setting: &'a Setting, name: &str, asker: Asker<'a>) -> Result<Deployment<'a>, Error> {
         let project = &setting.project;
         let environment = project.environment(name)?;
-        let TargetKind::Preview = environment.target;
-        let directory = environment
-            .stack
-            .parent()
-            .map(|directory| project.root.join(directory));
-        let plain_http = project.config.push.plain_http.iter().cloned().collect();
-        let target = Preview::new(
-            rollout::state_directory(&asker.state_home, &project.config.project.name, name),
+        let roots = Roots::new(
             Arc::clone(&setting.store),
-            directory.unwrap_or_else(|| project.root.clone()),
-            Settings::current(plain_http),
-            build::sandbox_program(),
+            place::settings(setting),
             setting.cancel.clone(),
         );
+        let roots = Arc::new(roots);
+        let place = Place::open(setting, name, environment, &asker, &roots)?;
         Ok(Deployment {
             options: Options {
                 timeout: environment.timeout.map_or(TIMEOUT, |span| span.0),
                 keep: environment.keep,
                 skip_probes: asker.skip_probes,
+                stateful: asker.stateful,
+                seen: None,
                 owner: format!("{} (process {})", asker.by, std::process::id()),
             },
             name: name.to_owned(),
             setting,
             asker,
             environment,
-            target,
+            place,
+            roots,
         })
     }
 
     /// Where it runs.
     pub fn target(&self) -> &dyn Target {
-        &self.target
+        self.place.target()
     }
 
     /// Makes the environment run `images`, with the configuration as it is now.
     pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
         let (record, contents) = self.prepare(images)?;
-        self.within(|setting| Ok(Rollout::run(setting, record, &contents)?))
-    }
-
-    /// What [`Deployment::rollout`] would change. Touches nothing.
-    pub fn plan(&self, images: &Images) -> Result<Proposal, Error> {
-        let (record, _) = self.prepare(images)?;
-        self.within(|setting| Ok(Rollout::propose(setting, &record)?))
+        let id = record.release.id.clone();
+        self.told(Some(&id), |setting| Rollout::run(setting, record, &contents))
     }
 
     /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
     /// where it is; if the earlier release ran on another one, that is refused unless `across` says that it is meant.
     pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
-        let history = self.target.history()?;
+        let history = self.target().history()?;
         let record = match id {
             Some(id) => self.kept(id)?,
             None => {
@@ -248,14 +309,16 @@ impl<'a> Deployment<'a> {
                 ran,
             });
         }
-        self.within(|setting| Ok(Rollout::back(setting, record)?))
+        let record = self.without_revoked(record, &history)?;
+        let id = record.release.id.clone();
+        self.told(Some(&id), |setting| Rollout::back(setting, record))
     }
 
     /// Gives lines of logs to `each`, until there are no more, or with `follow` until interrupted.
     pub fn logs(&self, query: &LogQuery, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
         if let Some(name) = &query.of {
-            let mut known: Vec<String> = self.target.observe()?.tasks.into_keys().collect();
-            let records = self.target.history()?;
+            let mut known: Vec<String> = self.target().observe()?.tasks.into_keys().collect();
+            let records = self.target().history()?;
             known.extend(
                 records
                     .first()
@@ -270,21 +333,79 @@ impl<'a> Deployment<'a> {
                 });
             }
         }
-        Ok(self.target.logs(query, &self.setting.cancel, each)?)
+        Ok(self.target().logs(query, &self.setting.cancel, each)?)
     }
 
     /// Stops everything. False if there was nothing.
     pub fn down(&self, volumes: bool) -> Result<bool, Error> {
-        Ok(self.target.down(&self.options.owner, volumes)?)
+        match &self.place {
+            Place::Preview(preview) => Ok(preview.down(&self.options.owner, volumes)?),
+            Place::Swarm(swarm) => Err(TargetError::Refused(format!(
+                "`{}` is no preview; `docker stack rm {}` stops it, if that is what you want",
+                self.name,
+                swarm.name()
+            ))
+            .into()),
+        }
+    }
+
+    /// Rolls out, and tells whoever is to know what came of it.
+    fn told(
+        &self,
+        release: Option<&ReleaseId>,
+        run: impl FnOnce(&rollout::Setting<'_>) -> Result<Report, rollout::Error>,
+    ) -> Result<Report, Error> {
+        let began = Instant::now();
+        self.within(|setting| {
+            let result = run(setting);
+            let about = rollout::About {
+                project: &self.setting.project.config.project.name,
+                environment: &self.name,
+                release,
+                by: &self.asker.by,
+                at: Utc::now(),
+                took: began.elapsed(),
+            };
+            let notice = rollout::Notice::new(&about, &result);
+            let warnings = rollout::notify(
+                &self.environment.notify,
+                &self.setting.project.root,
+                self.asker.variable,
+                &notice,
+                &self.setting.cancel,
+            );
+            warnings
+                .into_iter()
+                .for_each(|warning| self.setting.events.warn(warning));
+            Ok(result?)
+        })
     }
 
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {
         run(&rollout::Setting {
-            target: &self.target,
+            target: self.target(),
             options: &self.options,
             events: &self.setting.events,
             cancel: &self.setting.cancel,
         })
+    }
+
+    /// Content that the target lacks of `record`, as far as this machine has it.
+    fn lacking(&self, record: &Record) -> Result<Contents, Error> {
+        let project = &self.setting.project;
+        let variable = self.asker.variable;
+        Ok(rollout::lacking(
+            self.target(),
+            project,
+            self.environment,
+            record,
+            variable,
+        )?)
+    }
+
+    /// What the stack is called on its target.
+    fn stack_name(&self) -> &str {
+        rollout::stack_name(&self.setting.project, self.environment)
     }
 
     fn no_release(&self) -> Error {
@@ -294,7 +415,7 @@ impl<'a> Deployment<'a> {
     }
 
     fn kept(&self, id: &ReleaseId) -> Result<Record, Error> {
-        let mut history = self.target.history()?.into_iter();
+        let mut history = self.target().history()?.into_iter();
         history
             .find(|record| record.release.id == *id)
             .ok_or_else(|| Error::Unknown {
@@ -315,14 +436,24 @@ impl<'a> Deployment<'a> {
         judge.before_images()?;
         let (images, sources) = self.images(images, &source.reading)?;
         judge.with_images(&images)?;
+        let address = |(service, address): (&String, &String)| {
+            let filled = rollout::fill(project, self.environment, self.asker.variable, address)?;
+            Ok::<_, PrepareError>((service.clone(), filled))
+        };
         let wish = Wish {
             images,
             sources,
+            addresses: self
+                .environment
+                .addresses
+                .iter()
+                .map(address)
+                .collect::<Result<_, _>>()?,
             by: &self.asker.by,
             variable: self.asker.variable,
         };
         Ok(rollout::prepare(
-            &self.target,
+            self.target(),
             project,
             self.environment,
             source.reading,
@@ -337,7 +468,17 @@ impl<'a> Deployment<'a> {
     ) -> Result<(BTreeMap<String, ReleasedImage>, Vec<SourceRevision>), Error> {
         let names = rollout::targets(&reading.stack);
         match images {
-            Images::Built => Ok((self.build(names)?, vec![self.revision()?])),
+            // Nothing of the project's own runs there.
+            _ if names.is_empty() => Ok((BTreeMap::new(), vec![self.revision()?])),
+            Images::Built => {
+                let revision = self.revision()?;
+                if revision.dirty && !self.asker.dirty && !matches!(self.place, Place::Preview(_)) {
+                    return Err(Error::Dirty {
+                        environment: self.name.clone(),
+                    });
+                }
+                Ok((self.build(&names)?, vec![revision]))
+            }
             Images::Tagged(tag) => Ok((self.resolve(&names, tag)?, Vec::new())),
             Images::Of(id) => {
                 let release = self.kept(id)?.release;
@@ -345,7 +486,7 @@ impl<'a> Deployment<'a> {
             }
             Images::Newest => {
                 let newest = self
-                    .target
+                    .target()
                     .history()?
                     .into_iter()
                     .next()
@@ -353,86 +494,5 @@ impl<'a> Deployment<'a> {
                 Ok((newest.release.images, newest.release.sources))
             }
         }
-    }
-
-    /// Builds targets for this machine's platform, the only one that a preview runs.
-    fn build(&self, names: Vec<String>) -> Result<BTreeMap<String, ReleasedImage>, Error> {
-        let request = Request {
-            names: names.clone(),
-            platforms: vec![Platform { arch: Arch::HOST }],
-            keep_going: false,
-        };
-        if names.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let built = build::build(self.setting, &request)?;
-        let mut images = BTreeMap::new();
-        for (name, image) in &built.images {
-            let platforms: BTreeMap<_, _> = image
-                .images
-                .iter()
-                .map(|(platform, image)| (*platform, image.manifest.oci()))
-                .collect();
-            let one = platforms.values().next().cloned();
-            let digest = image.index.as_ref().map(|index| index.digest.oci()).or(one);
-            let released = digest.map(|digest| ReleasedImage {
-                repository: self.repository(name),
-                digest,
-                platforms,
-            });
-            images.extend(released.map(|released| (name.clone(), released)));
-        }
-        Ok(images)
-    }
-
-    /// Where an image is, or would be if it were pushed.
-    fn repository(&self, name: &str) -> String {
-        let about = &self.setting.project.config.project;
-        match &about.images {
-            Some(template) => template.replace("{name}", name),
-            None => format!("localhost/{}/{name}", about.name),
-        }
-    }
-
-    fn revision(&self) -> Result<SourceRevision, Error> {
-        let revision = source::revision(&self.setting.project.root).map_err(build::Error::from)?;
-        Ok(SourceRevision {
-            name: self.setting.project.config.project.name.clone(),
-            dirty: revision.as_ref().is_some_and(|revision| revision.dirty),
-            commit: revision.map(|revision| revision.commit),
-        })
-    }
-
-    /// The images that a registry has under `tag` now.
-    fn resolve(&self, names: &[String], tag: &Tag) -> Result<BTreeMap<String, ReleasedImage>, Error> {
-        let plain_http = self
-            .setting
-            .project
-            .config
-            .push
-            .plain_http
-            .iter()
-            .cloned()
-            .collect();
-        let client = registry::Client::new(Settings::current(plain_http))?;
-        let runtime = build::runtime()?;
-        let mut images = BTreeMap::new();
-        for name in names {
-            let repository = publish::repository_of(self.setting, name)?;
-            let reference = Reference::Tag(tag.clone());
-            let found =
-                runtime.block_on(client.head_manifest(&repository, &reference, &self.setting.cancel))?;
-            let digest = found.ok_or_else(|| Error::NoTag {
-                repository: repository.to_string(),
-                tag: tag.clone(),
-            })?;
-            let released = ReleasedImage {
-                repository: repository.to_string(),
-                digest,
-                platforms: BTreeMap::new(),
-            };
-            images.insert(name.clone(), released);
-        }
-        Ok(images)
     }
 }

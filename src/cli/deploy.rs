@@ -4,18 +4,31 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, Kind};
 use super::{Context, stdout};
-use crate::deploy::{Asker, Deployment, Images};
+use crate::deploy::{Asker, Deployment, Images, SavedPlan};
 use crate::registry::Tag;
 use crate::release::ReleaseId;
 use crate::rollout::{Effect, Proposal, Report};
+
+/// How a rollout goes about it.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct How {
+    /// Do not ask whether services answer
+    #[arg(long)]
+    skip_probes: bool,
+    /// Replace replicas of services too that keep files on a node
+    #[arg(long)]
+    stateful: bool,
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Release {
     /// The environment, as skep.toml names it
     environment: String,
-    /// Do not ask whether services answer
+    /// Release a work tree with changes that are not committed
     #[arg(long)]
-    skip_probes: bool,
+    dirty: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Debug, clap::Args)]
@@ -31,9 +44,14 @@ pub(super) struct Rollout {
     environment: String,
     #[command(flatten)]
     which: Which,
-    /// Do not ask whether services answer
-    #[arg(long)]
-    skip_probes: bool,
+    /// What `skep plan --out FILE` planned, if the target is still what it was
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["release", "tag"])]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Ask nothing; nothing is asked anyway, and scripts may say so
+    #[arg(long, hide = true)]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +74,9 @@ pub(super) struct Plan {
     /// Exit with 3 if something would change
     #[arg(long)]
     exit_code: bool,
+    /// Keep the plan in FILE, for `skep rollout --plan`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,9 +88,8 @@ pub(super) struct Rollback {
     /// Go back to a release that ran on another schema; the schema stays where it is
     #[arg(long)]
     across_migrations: bool,
-    /// Do not ask whether services answer
-    #[arg(long)]
-    skip_probes: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,8 +115,18 @@ impl Which {
 pub(super) fn within<T>(
     context: &Context,
     environment: &str,
-    skip_probes: bool,
-    act: impl FnOnce(&Deployment<'_>) -> Result<T, crate::deploy::Error>,
+    how: How,
+    act: impl FnOnce(&mut Deployment<'_>) -> Result<T, crate::deploy::Error>,
+) -> Result<T, Failure> {
+    within_tree(context, environment, how, false, act)
+}
+
+fn within_tree<T>(
+    context: &Context,
+    environment: &str,
+    how: How,
+    dirty: bool,
+    act: impl FnOnce(&mut Deployment<'_>) -> Result<T, crate::deploy::Error>,
 ) -> Result<T, Failure> {
     let setting = context.setting()?;
     let variable = |name: &str| std::env::var(name).ok();
@@ -104,9 +134,12 @@ pub(super) fn within<T>(
         by: asker(),
         state_home: state_home()?,
         variable: &variable,
-        skip_probes,
+        skip_probes: how.skip_probes,
+        stateful: how.stateful,
+        dirty,
     };
-    let acted = Deployment::open(&setting, environment, asker).and_then(|deployment| act(&deployment));
+    let acted =
+        Deployment::open(&setting, environment, asker).and_then(|mut deployment| act(&mut deployment));
     let done = acted.map_err(|error| Failure::from(error).with_log_ends(&setting.store));
     context.renderer.finish();
     done
@@ -133,26 +166,24 @@ fn state_home() -> Result<PathBuf, Failure> {
 }
 
 pub(super) fn release(context: &Context, arguments: &Release) -> Result<(), Failure> {
-    let report = within(
-        context,
-        &arguments.environment,
-        arguments.skip_probes,
-        |deployment| deployment.rollout(&Images::Built),
-    )?;
+    let (environment, how) = (&arguments.environment, arguments.how);
+    let report = within_tree(context, environment, how, arguments.dirty, |deployment| {
+        deployment.rollout(&Images::Built)
+    })?;
     show(context, &arguments.environment, &report);
     Ok(())
 }
 
 pub(super) fn preview(context: &Context, arguments: &Preview) -> Result<(), Failure> {
-    let environment = "preview".to_owned();
-    let skip_probes = arguments.skip_probes;
-    release(
-        context,
-        &Release {
-            environment,
-            skip_probes,
+    let release = Release {
+        environment: "preview".to_owned(),
+        dirty: false,
+        how: How {
+            skip_probes: arguments.skip_probes,
+            stateful: false,
         },
-    )
+    };
+    self::release(context, &release)
 }
 
 pub(super) fn rollout(context: &Context, arguments: Rollout) -> Result<(), Failure> {
@@ -160,25 +191,25 @@ pub(super) fn rollout(context: &Context, arguments: Rollout) -> Result<(), Failu
     let report = within(
         context,
         &arguments.environment,
-        arguments.skip_probes,
-        |deployment| deployment.rollout(&images),
+        arguments.how,
+        |deployment| match &arguments.plan {
+            Some(file) => deployment.rollout_plan(SavedPlan::read(file)?),
+            None => deployment.rollout(&images),
+        },
     )?;
     show(context, &arguments.environment, &report);
     Ok(())
 }
 
 pub(super) fn rollback(context: &Context, arguments: &Rollback) -> Result<(), Failure> {
-    let report = within(
-        context,
-        &arguments.environment,
-        arguments.skip_probes,
-        |deployment| deployment.rollback(arguments.id.as_ref(), arguments.across_migrations),
-    )?;
+    let report = within(context, &arguments.environment, arguments.how, |deployment| {
+        deployment.rollback(arguments.id.as_ref(), arguments.across_migrations)
+    })?;
     show(context, &arguments.environment, &report);
     Ok(())
 }
 
-fn show(context: &Context, environment: &str, report: &Report) {
+pub(super) fn show(context: &Context, environment: &str, report: &Report) {
     if context.json {
         return stdout::print_json(report);
     }
@@ -193,14 +224,20 @@ fn show(context: &Context, environment: &str, report: &Report) {
 }
 
 pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
+    if context.offline {
+        return super::offline::plan(context, &arguments.environment);
+    }
     let images = arguments.which.images();
     let is_newest = images == Images::Newest;
-    let proposal = within(context, &arguments.environment, true, |deployment| {
+    let (proposal, saved) = within(context, &arguments.environment, How::default(), |deployment| {
         deployment.plan(&images)
     })?;
     match context.json {
         true => stdout::print_json(&proposal),
         false => stdout::print(&text(&proposal, stdout::has_colours())),
+    }
+    if let Some(file) = &arguments.out {
+        saved.write(file)?;
     }
     if is_newest && !context.json {
         let environment = &arguments.environment;
@@ -209,23 +246,30 @@ pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
         );
         context.renderer.say(&hint);
     }
-    match arguments.exit_code && !proposal.is_empty() {
+    pending(arguments.exit_code, &proposal)
+}
+
+/// Exit code 3 where something would change, if that is asked for.
+pub(super) fn pending(asked: bool, proposal: &Proposal) -> Result<(), Failure> {
+    match asked && !proposal.is_empty() {
         true => Err(Failure::new(Kind::Pending, "changes are pending")),
         false => Ok(()),
     }
 }
 
-fn text(proposal: &Proposal, colours: bool) -> String {
+pub(super) fn text(proposal: &Proposal, colours: bool) -> String {
     let mut text = String::new();
     for change in &proposal.changes {
         let (sign, what) = match change.effect {
             Effect::Create => ('+', "new"),
             Effect::Replace => ('~', "replaced, one replica at a time"),
+            Effect::InPlace => ('~', "changed in place; replicas stay"),
             Effect::Scale => ('~', "scaled; replicas that stay are not touched"),
             Effect::Converge => ('~', "brought to where it was sent"),
             Effect::Remove => ('-', "removed"),
         };
-        text += &format!("{sign} {}: {what}\n", change.service);
+        let stateful = if change.stateful { ", STATEFUL" } else { "" };
+        text += &format!("{sign} {}: {what}{stateful}\n", change.service);
         for line in change
             .diff
             .lines()
@@ -244,6 +288,9 @@ fn text(proposal: &Proposal, colours: bool) -> String {
         let steps: Vec<String> = stage.iter().map(ToString::to_string).collect();
         text += &format!("{}. {}\n", number + 1, steps.join(", "));
     }
+    for problem in &proposal.problems {
+        text += &format!("! impossible: {}\n", super::failure::printable(&problem.message));
+    }
     if proposal.is_empty() {
         text += "nothing to do\n";
     }
@@ -251,7 +298,7 @@ fn text(proposal: &Proposal, colours: bool) -> String {
 }
 
 pub(super) fn down(context: &Context, arguments: &Down) -> Result<(), Failure> {
-    let was_up = within(context, &arguments.environment, true, |deployment| {
+    let was_up = within(context, &arguments.environment, How::default(), |deployment| {
         deployment.down(arguments.volumes)
     })?;
     match (context.json, was_up) {

@@ -189,6 +189,10 @@ impl From<rollout::Error> for Failure {
                 failure
             }
             Error::Stands { reason, .. } => Failure::new(Kind::Stands, message).with_lines(&reason),
+            Error::Changed { .. } | Error::Frozen { .. } | Error::HalfWay { .. } => {
+                Failure::new(Kind::Refused, message)
+            }
+            Error::NothingBegun | Error::NoPrevious { .. } => Failure::new(Kind::User, message),
         }
     }
 }
@@ -213,7 +217,9 @@ impl From<deploy::Error> for Failure {
                 };
                 Failure::new(kind, error.to_string())
             }
-            error @ Error::AcrossMigration { .. } => Failure::new(Kind::Refused, error.to_string()),
+            error @ (Error::AcrossMigration { .. } | Error::Dirty { .. } | Error::Revoked { .. }) => {
+                Failure::new(Kind::Refused, error.to_string())
+            }
             Error::Blocked { ref findings, .. } => {
                 let mut failure = Failure::new(Kind::Refused, error.to_string());
                 failure.details.extend(findings.iter().map(ToString::to_string));
@@ -224,6 +230,11 @@ impl From<deploy::Error> for Failure {
             | Error::NoEarlier { .. }
             | Error::NoService { .. }
             | Error::NoRelease { .. }
+            | Error::Adopted { .. }
+            | Error::NothingFound { .. }
+            | Error::NoSecret { .. }
+            | Error::ForeignPlan { .. }
+            | Error::PlanFile { .. }
             | Error::Unknown { .. }
             | Error::Prepare(_)) => Failure::new(Kind::User, error.to_string()),
         }

@@ -15,9 +15,12 @@ pub(super) struct Arguments {
 
 /// Fails with `Refused` if something blocks.
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
-    let report = deploy::within(context, &arguments.environment, true, |deployment| {
-        deployment.lint(arguments.target)
-    })?;
+    let report = deploy::within(
+        context,
+        &arguments.environment,
+        deploy::How::default(),
+        |deployment| deployment.lint(arguments.target),
+    )?;
     match context.json {
         true => stdout::print_json(&report),
         false => stdout::print(&text(&report)),

@@ -9,6 +9,8 @@ mod gc;
 mod lint;
 mod lock;
 mod log;
+mod offline;
+mod operate;
 mod push;
 mod registry;
 mod render;
@@ -77,6 +79,22 @@ enum Verb {
     History(status::History),
     /// Make an environment run an earlier release again
     Rollback(deploy::Rollback),
+    /// Finish a rollout that was left half-way, by somebody who died
+    Resume(operate::Named),
+    /// Undo a rollout that was left half-way, by somebody who died
+    Abort(operate::Named),
+    /// Record what a script deployed, so that a rollout has something to go back to
+    Adopt(operate::Named),
+    /// Show what was changed by hand since the last rollout
+    Drift(operate::Drift),
+    /// Replace every replica of a service, and change nothing else
+    Restart(operate::Restart),
+    /// Run a command once, in the image and with the settings of a service
+    Run(operate::Run),
+    /// Forbid changes, or allow them again
+    Freeze(operate::Freeze),
+    /// Show and revoke versions of secrets
+    Secret(operate::Secret),
     /// Stop everything that a preview runs
     Down(deploy::Down),
     /// Serve the embedded registry on loopback, out of the store, until interrupted
@@ -144,6 +162,14 @@ fn run() -> ExitCode {
         Verb::Plan(arguments) => deploy::plan(&context, arguments),
         Verb::Lint(arguments) => lint::run(&context, &arguments),
         Verb::Rollback(arguments) => deploy::rollback(&context, &arguments),
+        Verb::Resume(arguments) => operate::resume(&context, &arguments),
+        Verb::Abort(arguments) => operate::abort(&context, &arguments),
+        Verb::Adopt(arguments) => operate::adopt(&context, &arguments),
+        Verb::Drift(arguments) => operate::drift(&context, &arguments),
+        Verb::Restart(arguments) => operate::restart(&context, &arguments),
+        Verb::Run(arguments) => operate::run(&context, &arguments),
+        Verb::Freeze(arguments) => operate::freeze(&context, &arguments),
+        Verb::Secret(arguments) => operate::secret(&context, &arguments),
         Verb::Down(arguments) => deploy::down(&context, &arguments),
         Verb::Status(arguments) => status::status(&context, &arguments),
         Verb::History(arguments) => status::history(&context, &arguments),

@@ -1,6 +1,6 @@
 //! `skep status`, `skep history` and `skep logs`: what an environment runs and ran. Nothing is changed.
 
-use super::deploy::within;
+use super::deploy::{How, within};
 use super::failure::{Failure, printable};
 use super::{Context, stdout};
 use crate::rollout::{Journal, LogQuery, Observed, Outcome, Record, State};
@@ -32,10 +32,11 @@ pub(super) struct Logs {
 }
 
 pub(super) fn status(context: &Context, arguments: &Status) -> Result<(), Failure> {
-    let (observed, journal, history) = within(context, &arguments.environment, true, |deployment| {
-        let target = deployment.target();
-        Ok((target.observe()?, target.journal()?, target.history()?))
-    })?;
+    let (observed, journal, history) =
+        within(context, &arguments.environment, How::default(), |deployment| {
+            let target = deployment.target();
+            Ok((target.observe()?, target.journal()?, target.history()?))
+        })?;
     let current = history.iter().find(|record| record.outcome.succeeded());
     if context.json {
         stdout::print_json(&serde_json::json!({
@@ -99,7 +100,7 @@ fn status_text(observed: &Observed, journal: Option<&Journal>, current: Option<&
 }
 
 pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Failure> {
-    let history = within(context, &arguments.environment, true, |deployment| {
+    let history = within(context, &arguments.environment, How::default(), |deployment| {
         Ok(deployment.target().history()?)
     })?;
     if context.json {
@@ -152,7 +153,7 @@ pub(super) fn logs(context: &Context, arguments: &Logs) -> Result<(), Failure> {
         follow: arguments.follow,
         plain: false,
     };
-    within(context, &arguments.environment, true, |deployment| {
+    within(context, &arguments.environment, How::default(), |deployment| {
         let mut each = |line: &str| stdout::print(&format!("{}\n", printable(line)));
         deployment.logs(&query, &mut each)
     })

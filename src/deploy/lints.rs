@@ -10,7 +10,7 @@ use super::{Deployment, Error};
 use crate::build;
 use crate::lint::{self, Inputs, Level, Report};
 use crate::release::ReleasedImage;
-use crate::rollout::{self, Source, Target as _};
+use crate::rollout::{self, Source};
 use crate::rootfs::Config;
 use crate::source;
 use crate::stack::Stack;
@@ -36,6 +36,11 @@ impl<'a> Judge<'a> {
     pub(super) fn before_images(&self) -> Result<(), Error> {
         let report = self.report(&BTreeMap::new(), self.target())?;
         self.refuse(&report)
+    }
+
+    /// What is wrong whatever the images are.
+    pub(super) fn files(&self) -> Result<Vec<lint::Finding>, Error> {
+        Ok(self.report(&BTreeMap::new(), self.target())?.findings)
     }
 
     /// Refuses what blocks, and warns of the rest.
@@ -89,7 +94,7 @@ impl Deployment<'_> {
     pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
         let project = &self.setting.project;
         let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
-        let newest = self.target.history()?.into_iter().next();
+        let newest = self.target().history()?.into_iter().next();
         let images = newest.map(|record| record.release.images).unwrap_or_default();
         let configs = self.configs(&source.reading.stack, &images, false);
         let judge = Judge::new(self, &source)?;
@@ -106,7 +111,7 @@ impl Deployment<'_> {
         let mut configs = BTreeMap::new();
         for name in stack.services.values().map(|service| &service.image) {
             let image = images.get(name).cloned().or_else(|| rollout::pinned(name).ok());
-            let config = image.and_then(|image| self.target.config_of(&image, pull));
+            let config = image.and_then(|image| self.roots.config_of(&image, pull));
             configs.extend(config.map(|config| (name.clone(), config)));
         }
         configs

@@ -56,6 +56,7 @@ impl From<TargetKind> for Target {
     fn from(kind: TargetKind) -> Target {
         match kind {
             TargetKind::Preview => Target::Preview,
+            TargetKind::Swarm => Target::Swarm,
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::stack::Span;
 const KEEP: usize = 10;
 /// The most that can be kept.
 const MAX_KEEP: usize = 100;
+/// The longest name of a stack: with a release and an attempt it is still a name in DNS.
+const MAX_NAME: usize = 18;
 
 /// What releases run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -20,6 +22,8 @@ const MAX_KEEP: usize = 100;
 pub enum TargetKind {
     /// This machine, without root.
     Preview,
+    /// A Docker Swarm.
+    Swarm,
 }
 
 /// `[environments.NAME]`. Unknown keys are errors.
@@ -30,9 +34,35 @@ pub struct Environment {
     pub target: TargetKind,
     /// The stack file, from the project's root.
     pub stack: PathBuf,
+    /// What the stack is called there; the project's name if absent. At most 18 lower-case letters, digits and `-`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where a Swarm's managers are, tried in turn: `unix:///…` or `ssh://[user@]host[:port]`, with `${…}` of the
+    /// environment's files. The engine of this machine if absent.
+    #[serde(default)]
+    pub managers: Vec<String>,
+    /// The id of the Swarm; any other is refused. What was seen first counts if absent.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    /// For how long whoever changes a Swarm may be silent before he is taken for dead; 60 s if absent.
+    #[serde(default)]
+    pub patience: Option<Span>,
     /// Files with lines `NAME=value` that give the stack file's variables, from the project's root; later ones count.
     #[serde(default)]
     pub env_files: Vec<PathBuf>,
+    /// Variables of those files that must have a value.
+    #[serde(default)]
+    pub required: Vec<String>,
+    /// Variables of services whose values are secrets: shown nowhere, and compared by a hash.
+    #[serde(default)]
+    pub secret_env: Vec<String>,
+    /// Where probes find a service, such as `https://api.example`, with `${…}` of the environment's files; where the
+    /// target publishes it if absent.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, String>,
+    /// Who is told what came of a rollout.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
     /// Where the content of secrets is that the stack file calls external, by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretSource>,
@@ -74,6 +104,29 @@ pub enum SecretSource {
     Generate(u8),
 }
 
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretSource::File(path) => write!(f, "file {}", path.display()),
+            SecretSource::Env(name) => write!(f, "variable {name}"),
+            SecretSource::Command(command) => write!(f, "output of {}", command[0]),
+            SecretSource::Generate(length) => write!(f, "{length} random characters"),
+        }
+    }
+}
+
+/// Who is told what came of a rollout: one of these.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Notify {
+    /// A program, which reads the report as JSON on stdin.
+    Command(Vec<String>),
+    /// An address that the report is posted to.
+    Url(String),
+    /// The environment variable that holds such an address, because it is a secret.
+    Env(String),
+}
+
 /// A command that must succeed before anything rolls.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +141,9 @@ pub struct Migrate {
     /// The command that prints the schema's version.
     #[serde(default)]
     pub version: Option<Vec<String>>,
+    /// Whether what ran before cannot do with the new schema: a failure after it stands, and is not rolled back.
+    #[serde(default)]
+    pub breaking: bool,
 }
 
 /// A request that must be answered well: a path, or a table with the rest.
@@ -109,6 +165,8 @@ pub struct Probe {
     pub interval: Option<Span>,
     /// How long one may take.
     pub timeout: Option<Span>,
+    /// For how many more days the certificate must be valid, at least; it is not looked at if absent.
+    pub tls_days: Option<u16>,
 }
 
 /// A lint that is put up with, for a reason and until a day.
@@ -151,6 +209,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: None,
             interval: None,
             timeout: None,
+            tls_days: None,
         })
     }
 
@@ -167,6 +226,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: Option<u32>,
             interval: Option<Span>,
             timeout: Option<Span>,
+            tls_days: Option<u16>,
         }
         let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
         Ok(Probe {
@@ -178,6 +238,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
             need: table.need,
             interval: table.interval,
             timeout: table.timeout,
+            tls_days: table.tls_days,
         })
     }
 }
@@ -191,6 +252,14 @@ impl Environment {
         if self.keep == 0 || self.keep > MAX_KEEP {
             return Err(("keep".to_owned(), self.keep.to_string(), "from 1 to 100"));
         }
+        let is_name = |name: &String| {
+            let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(valid) && !name.starts_with('-')
+        };
+        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name)) {
+            let expected = "at most 18 lower-case letters, digits and `-`";
+            return Err(("name".to_owned(), name.clone(), expected));
+        }
         if let Some(migrate) = &self.migrate
             && (migrate.command.is_empty() || migrate.version.as_ref().is_some_and(Vec::is_empty))
         {
@@ -200,6 +269,20 @@ impl Environment {
                 "a program and its arguments",
             ));
         }
+        self.check_probes()?;
+        self.check_secrets()?;
+        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
+        match unexplained {
+            Some(allow) => Err((
+                "allow.reason".to_owned(),
+                allow.lint.get_ref().clone(),
+                "a reason",
+            )),
+            None => self.rules.check(),
+        }
+    }
+
+    fn check_probes(&self) -> Result<(), Senseless> {
         for (service, probe) in self
             .probes
             .iter()
@@ -225,6 +308,10 @@ impl Environment {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn check_secrets(&self) -> Result<(), Senseless> {
         for (name, source) in &self.secrets {
             let key = format!("secrets.{name}");
             match source {
@@ -237,14 +324,26 @@ impl Environment {
                 _ => {}
             }
         }
-        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
-        match unexplained {
-            Some(allow) => Err((
-                "allow.reason".to_owned(),
-                allow.lint.get_ref().clone(),
-                "a reason",
-            )),
-            None => self.rules.check(),
+        for to in &self.notify {
+            match to {
+                Notify::Command(command) if command.is_empty() => {
+                    return Err((
+                        "notify".to_owned(),
+                        "[]".to_owned(),
+                        "a program and its arguments",
+                    ));
+                }
+                // It may be a secret, though it should not stand here then.
+                Notify::Url(url) if !url.starts_with("https://") && !url.starts_with("http://") => {
+                    return Err((
+                        "notify".to_owned(),
+                        "url".to_owned(),
+                        "an address with `https://`",
+                    ));
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use environment::{Allow, Environment, Migrate, Probe, SecretSource, TargetKind};
+pub use environment::{Allow, Environment, Migrate, Notify, Probe, SecretSource, TargetKind};
 pub use rules::{Connections, Rules};
 
 use crate::fetch::Registries;
@@ -260,7 +260,7 @@ mod tests {
           |
         6 | probes = { api = [{ path = "/x", wants = 3 }] }
           |                                  ^^^^^
-        unknown field `wants`, expected one of `path`, `status`, `body`, `headers`, `count`, `need`, `interval`, `timeout`
+        unknown field `wants`, expected one of `path`, `status`, `body`, `headers`, `count`, `need`, `interval`, `timeout`, `tls_days`
         "#);
         insta::assert_snapshot!(error("probes = { api = [\"x\"] }"), @"`skep.toml`: `environments.preview.probes.api` is `x`, and should be a path that begins with `/` and holds no space");
         insta::assert_snapshot!(error("probes = { api = [3] }"), @"

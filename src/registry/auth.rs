@@ -284,6 +284,19 @@ fn keys(hosts: [&str; 2]) -> Vec<String> {
         .collect()
 }
 
+/// The user and the password that docker's configuration has for a registry: what its nodes pull with. `None` if it has
+/// none.
+pub fn credential(settings: &super::Settings, host: &str) -> Result<Option<(String, String)>, String> {
+    let Some(directory) = &settings.docker_config else {
+        return Ok(None);
+    };
+    let found = read_credential(&directory.join("config.json"), [host, host])?;
+    Ok(found.and_then(|Credential(credential)| match credential {
+        DockerCredential::UsernamePassword(user, password) => Some((user, password)),
+        DockerCredential::IdentityToken(_) => None,
+    }))
+}
+
 fn read_credential(config: &Path, hosts: [&str; 2]) -> Result<Option<Credential>, String> {
     let bytes = match std::fs::read(config) {
         Ok(bytes) => bytes,

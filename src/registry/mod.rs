@@ -16,6 +16,7 @@ mod serve;
 mod upload;
 
 pub use address::{Address, AddressError, Name, Reference, Repository, Tag};
+pub use auth::credential;
 pub use client::{Client, MAX_MANIFEST, Manifest, Mount, Settings};
 pub use error::{Error, Failure, Reported};
 pub use http::Sent;

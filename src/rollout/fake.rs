@@ -26,6 +26,7 @@ pub(super) struct Fake {
     pub lives: Cell<Option<usize>>,
     /// Where every service answers.
     pub endpoint: Option<Endpoint>,
+    pub frozen: RefCell<Option<Freeze>>,
     /// Whether somebody else holds the lock.
     pub locked: Cell<bool>,
 }
@@ -53,6 +54,7 @@ impl Fake {
         let image = service.revision.clone();
         let replica = |slot: usize| Replica {
             name: format!("{name}.{slot}"),
+            id: None,
             revision: image.clone(),
             image: image.clone(),
             state: State::Starting,
@@ -114,10 +116,11 @@ impl Target for Fake {
         Ok(self.problems.clone())
     }
 
-    fn specs(&self, record: &Record) -> Result<BTreeMap<String, Spec>, Error> {
+    fn specs(&self, record: &Record, _: &Observed) -> Result<BTreeMap<String, Spec>, Error> {
         let spec = |(name, image): (&String, &crate::release::ReleasedImage)| {
             let spec = Spec {
                 revision: image.digest.clone(),
+                task: image.digest.clone(),
                 replicas: if name == "api" { 2 } else { 1 },
                 needs: if name == "api" {
                     ["db".to_owned()].into()
@@ -125,6 +128,7 @@ impl Target for Fake {
                     Default::default()
                 },
                 shown: serde_json::json!({ "image": image.digest }),
+                ..Spec::default()
             };
             (name.clone(), spec)
         };
@@ -145,24 +149,16 @@ impl Target for Fake {
             panic!("{step} is no step of a target");
         };
         let mut observed = self.observed.borrow_mut();
-        let Some(spec) = self.specs(record)?.remove(service) else {
+        let Some(spec) = self.specs(record, &observed)?.remove(service) else {
             observed.services.remove(service);
             return Ok(());
         };
         self.canaries
             .borrow_mut()
             .insert(service.clone(), matches!(step, Step::Canary { .. }));
-        let entry = observed
-            .services
-            .entry(service.clone())
-            .or_insert_with(|| Service {
-                revision: String::new(),
-                shown: serde_json::Value::Null,
-                replicas: 0,
-                paused: None,
-                tasks: Vec::new(),
-            });
-        (entry.revision, entry.replicas, entry.shown) = (spec.revision, spec.replicas, spec.shown);
+        let entry = observed.services.entry(service.clone()).or_default();
+        (entry.revision, entry.task, entry.replicas, entry.shown) =
+            (spec.revision, spec.task, spec.replicas, spec.shown);
         Ok(())
     }
 
@@ -211,7 +207,7 @@ impl Target for Fake {
         Ok(self.endpoint.clone())
     }
 
-    fn lock(&self, _: &str) -> Result<Box<dyn Lock>, Error> {
+    fn lock(&self, _: &str, _: bool) -> Result<Box<dyn Lock>, Error> {
         match self.locked.get() {
             true => Err(Error::Locked {
                 owner: "somebody".to_owned(),
@@ -250,6 +246,20 @@ impl Target for Fake {
         self.history
             .borrow_mut()
             .retain(|record| record.release.id != *id);
+        Ok(())
+    }
+
+    fn frozen(&self) -> Result<Option<Freeze>, Error> {
+        Ok(self.frozen.borrow().clone())
+    }
+
+    fn freeze(&self, freeze: Option<&Freeze>) -> Result<(), Error> {
+        *self.frozen.borrow_mut() = freeze.cloned();
+        Ok(())
+    }
+
+    fn revoke(&self, version: &Version) -> Result<(), Error> {
+        self.observed.borrow_mut().revoked.insert(version.to_string());
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! What a target keeps of rollouts: a record for each release, and a journal of the one under way. Plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::probe::Probed;
 use super::target::Step;
 use crate::release::{Release, ReleaseId, ReleasedImage};
 use crate::stack::Stack;
@@ -21,6 +22,21 @@ pub struct Record {
     pub migrate: Option<Migrate>,
     /// What must answer at the end, by service.
     pub probes: BTreeMap<String, Vec<Probe>>,
+    /// Where probes find a service, such as `https://api.example`, if not where the target publishes it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<String, String>,
+    /// Services of which never two run at the same time.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub singletons: BTreeSet<String>,
+    /// What services were found to be, in the target's own words, where a release was adopted and has no stack.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<String, serde_json::Value>,
+    /// What the probes saw at the end of its last rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probed: Vec<Probed>,
+    /// Variables of services whose values are secrets.
+    #[serde(default)]
+    pub secret_env: BTreeSet<String>,
     /// When its rollout last began; the newest is what the target is, or is to be.
     pub began: DateTime<Utc>,
     /// What came of it.
@@ -46,6 +62,9 @@ pub struct Migrate {
     pub timeout: Duration,
     /// The command that prints the schema's version; the last number in its output is.
     pub version: Option<Vec<String>>,
+    /// Whether what ran before cannot do with the new schema.
+    #[serde(default)]
+    pub breaking: bool,
 }
 
 /// A request that must be answered well.
@@ -68,6 +87,9 @@ pub struct Probe {
     pub interval: Duration,
     /// How long one may take.
     pub timeout: Duration,
+    /// For how many more days the certificate must be valid, at least; `None` if it is not looked at.
+    #[serde(default)]
+    pub tls_days: Option<u16>,
 }
 
 /// What came of a release.

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::error::Stop;
 use super::history::{Migrate, Record};
-use super::run::{PACE, Setting, Stop};
+use super::mask::Mask;
+use super::run::Setting;
 use super::target::{self, LogQuery, Observed, Task};
 use super::watch::Reason;
 use crate::event::Event;
@@ -59,38 +61,46 @@ pub(super) fn run(setting: &Setting<'_>, record: &Record, task: &str) -> Result<
         let Some(command) = &migrate.version else {
             return Ok(None);
         };
-        let lines = one(
-            setting,
-            record,
-            &format!("{task}-{when}"),
+        let one = Once {
+            name: format!("{task}-{when}"),
+            service: &migrate.service,
             command,
-            VERSION_TIMEOUT,
-            false,
-        )?;
+            timeout: VERSION_TIMEOUT,
+            loud: None,
+        };
+        let lines = once(setting, record, &one)?;
         Ok(lines.iter().rev().find_map(|line| last_number(line)))
     };
     let before = version("before")?;
-    one(setting, record, task, &migrate.command, migrate.timeout, true)?;
+    let one = Once {
+        name: task.to_owned(),
+        service: &migrate.service,
+        command: &migrate.command,
+        timeout: migrate.timeout,
+        loud: Some("migrate"),
+    };
+    once(setting, record, &one)?;
     let after = version("after")?;
     Ok(Migration { before, after })
 }
 
+/// A command that runs once.
+pub(super) struct Once<'a> {
+    pub name: String,
+    pub service: &'a str,
+    pub command: &'a [String],
+    pub timeout: Duration,
+    /// What its lines are shown under, if they are.
+    pub loud: Option<&'a str>,
+}
+
 /// Runs one task to its end; its lines are those that it printed last.
-fn one(
-    setting: &Setting<'_>,
-    record: &Record,
-    name: &str,
-    command: &[String],
-    timeout: Duration,
-    loud: bool,
-) -> Result<Vec<String>, Stop> {
-    let migrate = record
-        .migrate
-        .as_ref()
-        .expect("only a record that migrates has tasks");
+pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Result<Vec<String>, Stop> {
+    let (name, command, timeout) = (one.name.as_str(), one.command, one.timeout);
+    let mask = Mask::new(&record.secret_env, &record.stack);
     let task = Task {
         name: name.to_owned(),
-        service: migrate.service.clone(),
+        service: one.service.to_owned(),
         command: command.to_vec(),
         timeout,
     };
@@ -100,18 +110,21 @@ fn one(
     loop {
         let state = setting.target.observe()?.tasks.remove(name);
         let lines = lines(setting, name)?;
-        if loud {
+        if let Some(of) = one.loud {
             for line in lines.iter().skip(shown) {
-                let of = "migrate".to_owned();
-                let line = line.clone();
+                let of = of.to_owned();
+                let line = mask.apply(line).into_owned();
                 setting.events.emit(Event::Line { of, line });
             }
         }
         shown = lines.len();
         let end = |message: String| {
             let from = lines.len().saturating_sub(LINES);
-            let lines = lines[from..].to_vec();
-            Stop::Failed(Reason { message, lines })
+            let lines = lines[from..]
+                .iter()
+                .map(|line| mask.apply(line).into_owned())
+                .collect();
+            Stop::Failed(Reason::with_lines(message, lines))
         };
         match state {
             Some(state) if state.exit_code == Some(0) => return Ok(lines),
@@ -135,7 +148,7 @@ fn one(
             setting.target.stop_task(name)?;
             return Err(target::Error::Cancelled.into());
         }
-        std::thread::sleep(PACE);
+        std::thread::sleep(setting.target.pace());
     }
 }
 

@@ -6,15 +6,22 @@
 //! Everything that can refuse refuses before the migration. A step is idempotent, and named in the journal before it
 //! is taken: after a death at any instant, the next rollout observes, and takes the steps that are left.
 
+mod begin;
+mod content;
+mod error;
 mod history;
+mod mask;
 mod migrate;
+mod notify;
 mod order;
 mod prepare;
 mod preview;
 mod probe;
 mod proposal;
 mod prune;
+mod roots;
 mod run;
+mod swarm;
 mod target;
 mod variables;
 mod watch;
@@ -24,14 +31,22 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use error::Error;
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
-pub use prepare::{Error as PrepareError, Source, Wish, pinned, prepare, read_stack, targets};
+pub use mask::{Mask, stand_in};
+pub use notify::{About, Ending, Notice, notify};
+pub use prepare::{
+    Error as PrepareError, Missing, Source, Wish, fill, lacking, pinned, prepare, read_stack, stack_name,
+    targets,
+};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, Proposal};
-pub use run::{Contents, Error, Options, Report, Rollout, Setting};
+pub use roots::Roots;
+pub use run::{Contents, Options, Report, Rollout, Seen, Setting};
+pub use swarm::{Swarm, Whereabouts};
 pub use target::{
-    Endpoint, Error as TargetError, Fault, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec,
-    State, Step, Target, Task, TaskState,
+    Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,
+    Service, Spec, State, Step, Target, Task, TaskState,
 };
 pub use watch::Reason;

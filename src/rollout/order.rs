@@ -17,6 +17,8 @@ pub(super) struct Inputs<'a> {
     pub observed: &'a Observed,
     /// Objects that the release names and the target lacks.
     pub lacking: &'a [(Kind, Version)],
+    /// Networks that the target lacks.
+    pub networks: &'a [String],
     /// The service that migrates and the attempt's name, if there is something to migrate.
     pub migrate: Option<(&'a str, &'a str)>,
 }
@@ -27,7 +29,9 @@ pub(super) struct Inputs<'a> {
 pub(super) fn stages(inputs: &Inputs<'_>) -> Vec<Stage> {
     let mut stages = Vec::new();
     let puts = inputs.lacking.iter().cloned();
-    stages.push(puts.map(|(kind, version)| Step::Put { kind, version }).collect());
+    let puts = puts.map(|(kind, version)| Step::Put { kind, version });
+    let networks = inputs.networks.iter().cloned().map(|name| Step::Network { name });
+    stages.push(puts.chain(networks).collect());
     let changed: BTreeSet<&str> = inputs
         .specs
         .keys()
@@ -56,6 +60,14 @@ pub(super) fn stages(inputs: &Inputs<'_>) -> Vec<Stage> {
             .collect(),
     );
     stages.extend(inputs.rolls(&after));
+    let settles = changed.iter().filter(|name| inputs.specs[**name].settles);
+    stages.push(
+        settles
+            .map(|name| Step::Settle {
+                service: (*name).to_owned(),
+            })
+            .collect(),
+    );
     let gone = inputs
         .observed
         .services
@@ -85,10 +97,21 @@ impl<'a> Inputs<'a> {
             service
                 .tasks
                 .iter()
-                .filter(|task| task.revision != spec.revision)
+                .filter(|task| task.revision != spec.task)
                 .count()
         });
         spec.replicas > 1 && others > 0
+    }
+
+    /// Whether something of a service runs that the new must not meet.
+    fn must_stop(&self, name: &str) -> bool {
+        let spec = &self.specs[name];
+        let service = self.observed.services.get(name);
+        let others = service.is_some_and(|service| {
+            let mut tasks = service.tasks.iter();
+            service.task != spec.task || tasks.any(|task| task.revision != spec.task)
+        });
+        spec.exclusive && others
     }
 
     fn add_needs(&self, name: &str, to: &mut BTreeSet<&'a str>) {
@@ -118,6 +141,11 @@ impl<'a> Inputs<'a> {
             // Needs that go in a circle have no order.
             let ready = if ready.is_empty() { left.clone() } else { ready };
             left.retain(|name| !ready.contains(name));
+            let stops = ready.iter().filter(|name| self.must_stop(name));
+            let stop = |name: &&str| Step::Stop {
+                service: (*name).to_owned(),
+            };
+            stages.push(stops.map(stop).collect());
             stages.push(
                 ready
                     .iter()
@@ -158,6 +186,7 @@ mod tests {
         };
         let task = |name: &str, revision: &str, slot: u32| Replica {
             name: format!("{name}.{slot}"),
+            id: None,
             revision: revision.to_owned(),
             image: String::new(),
             state: state(name),
@@ -167,15 +196,15 @@ mod tests {
         };
         let service = |(name, revision, replicas): (String, String, u32)| {
             let tasks = (1..=replicas).map(|slot| task(&name, &revision, slot)).collect();
-            let shown = serde_json::Value::Null;
+            let task = revision.clone();
             (
                 name,
                 Service {
                     revision,
-                    shown,
+                    task,
                     replicas,
-                    paused: None,
                     tasks,
+                    ..Service::default()
                 },
             )
         };
@@ -190,21 +219,23 @@ mod tests {
         let needs: BTreeMap<String, BTreeSet<String>> = needs.collect();
         let spec = |(name, revision, replicas): (String, String, u32)| {
             let needs = needs.get(&name).cloned().unwrap_or_default();
-            let shown = serde_json::Value::Null;
-            (
-                name,
-                Spec {
-                    revision,
-                    replicas,
-                    needs,
-                    shown,
-                },
-            )
+            let spec = Spec {
+                task: revision.clone(),
+                revision,
+                replicas,
+                needs,
+                // So that each way is seen: names say it.
+                exclusive: name.starts_with("single"),
+                settles: name.ends_with('!'),
+                ..Spec::default()
+            };
+            (name, spec)
         };
         let stages = stages(&Inputs {
             specs: &parse(wanted).into_iter().map(spec).collect(),
             observed: &observed,
             lacking: &[],
+            networks: &[],
             migrate: migrate.map(|service| (service, "migrate-1")),
         });
         let shown: Vec<String> = stages
@@ -255,6 +286,29 @@ mod tests {
     #[test]
     fn a_change_of_number_has_no_canary_and_what_is_unknown_goes_last() {
         check("api=1x3 old=1x1", "api=1x2", "", None, "roll api, remove old");
+    }
+
+    #[test]
+    fn what_must_not_meet_itself_stops_before_it_rolls() {
+        check(
+            "single=1x1 api=1x1",
+            "single=2x1 api=2x1",
+            "",
+            None,
+            "stop single, roll api + roll single",
+        );
+        check("single=1x1", "single=1x1", "", None, "");
+    }
+
+    #[test]
+    fn the_own_way_of_updating_comes_back_at_the_end() {
+        check(
+            "a!=1x1 b=1x1",
+            "a!=2x1 b=2x1",
+            "",
+            None,
+            "roll a! + roll b, settle a!",
+        );
     }
 
     #[test]

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::content::{bounded, content_of, example_of, make_missing};
 use super::history::{Migrate, Outcome, Probe, Record};
 use super::run::Contents;
 use super::target::{self, Kind, Target, now};
@@ -33,9 +33,12 @@ pub enum Error {
     /// The configuration is.
     #[error("{0}")]
     User(String),
-    /// A file was not there, and was made of its example.
-    #[error("`{}` did not exist, and was made of its example; fill it in, and run this again", .0.display())]
-    Made(PathBuf),
+    /// Files were not there, and were made of their examples.
+    #[error("{}", made(.0))]
+    Made(Vec<PathBuf>),
+    /// Values that skep.toml asks for have none.
+    #[error("{}", missing(.0))]
+    Missing(Vec<Missing>),
     /// A file or program fails.
     #[error("{0}")]
     Environment(String),
@@ -44,12 +47,59 @@ pub enum Error {
     Target(#[from] target::Error),
 }
 
+/// A variable of `required` that has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Its name.
+    pub name: String,
+    /// The line that gives it nothing.
+    pub empty: Option<Place>,
+    /// The file that it belongs into, from the project's root, if there is one.
+    pub file: Option<PathBuf>,
+}
+
+fn made(files: &[PathBuf]) -> String {
+    match files {
+        [file] => format!(
+            "`{}` did not exist, and was made of its example; fill it in, and run this again",
+            file.display()
+        ),
+        files => format!(
+            "{} files did not exist, and were made of their examples; fill them in, and run this again:{}",
+            files.len(),
+            listed(files.iter().map(|file| format!("`{}`", file.display())))
+        ),
+    }
+}
+
+fn missing(values: &[Missing]) -> String {
+    let one = |value: &Missing| match (&value.empty, &value.file) {
+        (Some(place), _) => format!("`{}`, which is empty in {place}", value.name),
+        (None, Some(file)) => format!("`{}`, which belongs into `{}`", value.name, file.display()),
+        (None, None) => format!("`{}`, which is an environment variable", value.name),
+    };
+    match values {
+        [value] => format!("a required value is missing: {}", one(value)),
+        values => format!(
+            "{} required values are missing:{}",
+            values.len(),
+            listed(values.iter().map(one))
+        ),
+    }
+}
+
+fn listed(items: impl Iterator<Item = String>) -> String {
+    items.map(|item| format!("\n    {item}")).collect()
+}
+
 /// What the caller knows of a release.
 pub struct Wish<'a> {
     /// Images of the targets that the stack file names.
     pub images: BTreeMap<String, ReleasedImage>,
     /// What they were built of.
     pub sources: Vec<SourceRevision>,
+    /// Where probes find services.
+    pub addresses: BTreeMap<String, String>,
     /// Who asks: `user@host`.
     pub by: &'a str,
     /// The process's environment.
@@ -67,11 +117,93 @@ pub struct Source {
 
 /// Reads the stack file of an environment. Its variables are those of the environment's files, then those of
 /// `variable`; `<NAME>_SECRET` is the name of the secret `name`.
+///
+/// Files that are not there and have an example are made, all at once, and nothing is read. Every variable of
+/// `required` has a value.
 pub fn read_stack(
     project: &Project,
     environment: &Environment,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Source, Error> {
+    let sources = environment.secrets.values();
+    let secrets = sources.filter_map(|source| match source {
+        SecretSource::File(path) => Some(path),
+        _ => None,
+    });
+    let named = environment.env_files.iter().chain(secrets);
+    let mut made = make_missing(named.map(|path| project.root.join(path)), MAX_FILE)?;
+    match read(project, environment, variable) {
+        Ok(source) => {
+            let stack = &source.reading.stack;
+            let files = stack.secrets.values().chain(stack.configs.values());
+            let files = files.filter_map(|object| match &object.content {
+                Content::File(path) => Some(beside_stack(project, environment, path)),
+                _ => None,
+            });
+            made.extend(make_missing(files, MAX_CONTENT)?);
+            match made.is_empty() {
+                true => Ok(source),
+                false => Err(Error::Made(made)),
+            }
+        }
+        // What is wrong now may be what is to be filled in.
+        Err(_) if !made.is_empty() => Err(Error::Made(made)),
+        Err(error) => Err(error),
+    }
+}
+
+fn read(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Source, Error> {
+    let (values, given) = variables_of(project, environment)?;
+    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+    let unset = |name: &&String| lookup(name).is_none_or(|value| value.trim().is_empty());
+    let missing: Vec<_> = environment.required.iter().filter(unset).collect();
+    if !missing.is_empty() {
+        let missing = missing.into_iter().map(|name| Missing {
+            name: name.clone(),
+            empty: given.get(name).cloned(),
+            file: home_of(project, environment, name),
+        });
+        return Err(Error::Missing(missing.collect()));
+    }
+    let text = text_of(&project.root.join(&environment.stack))?;
+    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
+    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
+    Ok(Source { reading, given })
+}
+
+/// What an environment is called on its target.
+pub fn stack_name<'a>(project: &'a Project, environment: &'a Environment) -> &'a str {
+    environment
+        .name
+        .as_deref()
+        .unwrap_or(&project.config.project.name)
+}
+
+/// `text` of skep.toml with the variables of the environment's files, then those of `variable`, filled in.
+pub fn fill(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+    text: &str,
+) -> Result<String, Error> {
+    if !text.contains('$') {
+        return Ok(text.to_owned());
+    }
+    // Files that are not there are made first, and named.
+    read_stack(project, environment, variable)?;
+    let (values, _) = variables_of(project, environment)?;
+    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+    stack::fill(text, &lookup).map_err(|why| Error::User(format!("`{text}` in skep.toml: {why}")))
+}
+
+type Given = (BTreeMap<String, String>, BTreeMap<String, Place>);
+
+/// The variables that an environment's files give, and where.
+fn variables_of(project: &Project, environment: &Environment) -> Result<Given, Error> {
     let mut values = BTreeMap::new();
     let mut given = BTreeMap::new();
     for name in environment.secrets.keys() {
@@ -94,51 +226,30 @@ pub fn read_stack(
             values.insert(name, value);
         }
     }
-    let text = text_of(&project.root.join(&environment.stack))?;
-    let lookup = |name: &str| values.get(name).cloned().or_else(|| variable(name));
-    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
-    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
-    Ok(Source { reading, given })
+    Ok((values, given))
+}
+
+/// The file of an environment that a variable belongs into: the one whose example has it, or else the first.
+fn home_of(project: &Project, environment: &Environment, name: &str) -> Option<PathBuf> {
+    let has = |file: &&PathBuf| {
+        let example = bounded(&example_of(&project.root.join(file)), MAX_FILE).ok();
+        let text = example.and_then(|bytes| String::from_utf8(bytes).ok());
+        text.and_then(|text| variables::parse(&text, file).ok())
+            .is_some_and(|variables| variables.contains_key(name))
+    };
+    let files = &environment.env_files;
+    files.iter().find(has).or(files.first()).cloned()
+}
+
+/// Paths in a stack file begin at its directory.
+fn beside_stack(project: &Project, environment: &Environment, path: &str) -> PathBuf {
+    let directory = environment.stack.parent().unwrap_or(Path::new(""));
+    project.root.join(directory).join(path)
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {
     let bytes = content_of(path, MAX_FILE)?;
     String::from_utf8(bytes).map_err(|_| Error::User(format!("`{}` is not UTF-8", path.display())))
-}
-
-/// A file's content. One that is not there is made of its example, if there is one.
-fn content_of(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    match bounded(path, limit) {
-        Ok(content) => Ok(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut example = path.as_os_str().to_owned();
-            example.push(".example");
-            let Ok(content) = bounded(Path::new(&example), limit) else {
-                return Err(Error::User(format!("`{}` does not exist", path.display())));
-            };
-            let made = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path);
-            let made = made.and_then(|mut file| file.write_all(&content));
-            made.map_err(|error| Error::Environment(format!("cannot write `{}`: {error}", path.display())))?;
-            Err(Error::Made(path.to_owned()))
-        }
-        Err(error) => Err(Error::Environment(format!(
-            "cannot read `{}`: {error}",
-            path.display()
-        ))),
-    }
-}
-
-fn bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    fs::File::open(path)?.take(limit + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > limit {
-        true => Err(io::Error::other(format!("it is larger than {limit} bytes"))),
-        false => Ok(content),
-    }
 }
 
 /// The images of the stack that recipes build: those that are no reference by digest.
@@ -206,10 +317,65 @@ pub fn prepare(
         stack,
         migrate: environment.migrate.as_ref().map(migrate),
         probes: probes(environment),
+        addresses: wish.addresses,
+        singletons: environment.rules.singletons.iter().cloned().collect(),
+        found: BTreeMap::new(),
+        probed: Vec::new(),
+        secret_env: environment.secret_env.iter().cloned().collect(),
         began: at,
         outcome: Outcome::Pending,
     };
     Ok((record, contents))
+}
+
+/// Content of versions that a release names and the target does not have, as far as it is still what it was: the
+/// name of a version says which release brought it, and nobody else knows its content.
+pub fn lacking(
+    target: &dyn Target,
+    project: &Project,
+    environment: &Environment,
+    record: &Record,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Contents, Error> {
+    let observed = target.observe()?;
+    let versions = Versions {
+        target,
+        project,
+        environment,
+        history: &[],
+        id: &record.release.id,
+        variable,
+        contents: Contents::default(),
+    };
+    let mut contents = Contents::default();
+    let release = &record.release;
+    for (kind, named, objects, there) in [
+        (
+            Kind::Secret,
+            &release.secrets,
+            &record.stack.secrets,
+            &observed.secrets,
+        ),
+        (
+            Kind::Config,
+            &release.configs,
+            &record.stack.configs,
+            &observed.configs,
+        ),
+    ] {
+        for (name, version) in named
+            .iter()
+            .filter(|(_, version)| !there.contains(version.as_str()))
+        {
+            let Some(object) = objects.get(name) else { continue };
+            let content = match versions.content(kind, name, object)? {
+                Some(content) => content,
+                None => generated(environment, object, name)?,
+            };
+            contents.0.insert((kind, version.clone()), content);
+        }
+    }
+    Ok(contents)
 }
 
 /// An image by reference has a digest: what a tag names may change between two rollouts.
@@ -255,6 +421,7 @@ fn migrate(migrate: &project::Migrate) -> Migrate {
         command: migrate.command.clone(),
         timeout: migrate.timeout.map_or(MIGRATE_TIMEOUT, |span| span.0),
         version: migrate.version.clone(),
+        breaking: migrate.breaking,
     }
 }
 
@@ -270,6 +437,7 @@ fn probes(environment: &Environment) -> BTreeMap<String, Vec<Probe>> {
             need: probe.need.unwrap_or(count),
             interval: probe.interval.map_or(Duration::from_millis(100), |span| span.0),
             timeout: probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
+            tls_days: probe.tls_days,
         }
     };
     let of = |(service, probes): (&String, &Vec<project::Probe>)| {
@@ -324,7 +492,7 @@ impl Versions<'_> {
     }
 
     fn new_version(&mut self, kind: Kind, name: &str, content: Vec<u8>) -> Version {
-        let version = Version::new(&self.project.config.project.name, name, self.id);
+        let version = Version::new(stack_name(self.project, self.environment), name, self.id);
         self.contents.0.insert((kind, version.clone()), content);
         version
     }
@@ -333,8 +501,7 @@ impl Versions<'_> {
     fn content(&self, kind: Kind, name: &str, object: &FileObject) -> Result<Option<Vec<u8>>, Error> {
         match &object.content {
             Content::File(path) => {
-                let directory = self.environment.stack.parent().unwrap_or(Path::new(""));
-                let path = self.project.root.join(directory).join(path);
+                let path = beside_stack(self.project, self.environment, path);
                 content_of(&path, MAX_CONTENT).map(Some)
             }
             Content::External if kind == Kind::Secret => {

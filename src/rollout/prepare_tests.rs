@@ -71,6 +71,7 @@ impl Bench {
             platforms: BTreeMap::new(),
         };
         let wish = Wish {
+            addresses: BTreeMap::new(),
             images: [("api".to_owned(), image)].into(),
             sources: Vec::new(),
             by: "me@here",
@@ -221,4 +222,55 @@ fn images_by_reference_have_a_digest() {
             .to_string()
             .contains("write `redis:7@sha256:…`")
     );
+}
+
+#[test]
+fn all_files_that_are_missing_are_made_at_once() {
+    let config = CONFIG.replace("deploy/here.env\"]", "deploy/here.env\", \"more.env\"]");
+    let bench = Bench::new(&[
+        ("skep.toml", &config),
+        ("deploy/here.env.example", "PORT=\n"),
+        ("more.env.example", "A=1\n"),
+        ("key.txt.example", "here\n"),
+        ("deploy/site.json.example", "{}\n"),
+    ]);
+    let files = ["deploy/here.env", "more.env", "key.txt", "deploy/site.json"];
+    let there = |path: &&str| bench.directory.path().join(path).exists();
+    for path in files.iter().filter(|path| there(path)) {
+        fs::remove_file(bench.directory.path().join(path)).unwrap();
+    }
+    assert_eq!(
+        bench.error(),
+        "4 files did not exist, and were made of their examples; fill them in, and run this again:\n    `DIR/deploy/here.env`\n    `DIR/more.env`\n    `DIR/key.txt`\n    `DIR/deploy/site.json`"
+    );
+    assert!(files.iter().all(there));
+    bench.prepare().unwrap();
+}
+
+#[test]
+fn required_values_are_all_named_with_where_they_belong() {
+    let config = CONFIG.replace(
+        "deploy/here.env\"]",
+        "deploy/here.env\", \"more.env\"]\nrequired = [\"PORT\", \"A\", \"B\", \"C\"]",
+    );
+    let bench = Bench::new(&[
+        ("skep.toml", &config),
+        ("deploy/here.env", "PORT=80\nA=\n"),
+        ("more.env", ""),
+        ("more.env.example", "C=x\n"),
+    ]);
+    assert_eq!(
+        bench.error(),
+        "3 required values are missing:\n    `A`, which is empty in deploy/here.env:2:1\n    `B`, which belongs into `deploy/here.env`\n    `C`, which belongs into `more.env`"
+    );
+    bench.write("more.env", "A=1\nB=2\n");
+    assert_eq!(
+        bench.error(),
+        "a required value is missing: `C`, which belongs into `more.env`"
+    );
+    let project = Project::open(bench.directory.path()).unwrap();
+    let environment = project.environment("here").unwrap();
+    let from_process = |name: &str| (name == "C").then(|| "3".to_owned());
+    assert!(read_stack(&project, environment, &from_process).is_ok());
+    assert!(read_stack(&project, environment, &|_| Some(" ".to_owned())).is_err());
 }

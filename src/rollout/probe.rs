@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use reqwest::Client;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use super::history::Probe;
-use super::target::Endpoint;
+use super::target::{Endpoint, now};
 use crate::cancel::Cancel;
 
 /// How much of a body is looked at, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
 /// What came of one probe.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Probed {
     /// The service.
     pub service: String,
@@ -89,6 +92,9 @@ async fn request(endpoint: &Endpoint, probe: &Probe) -> Result<(), String> {
     let client = client(endpoint, probe.timeout).map_err(|error| flat(&error))?;
     let url = format!("{}{}", endpoint.base, probe.path);
     let mut response = client.get(url).send().await.map_err(|error| flat(&error))?;
+    if let Some(days) = probe.tls_days {
+        check_certificate(days, &response)?;
+    }
     if response.status().as_u16() != probe.status {
         return Err(format!(
             "answered {}, and not {}",
@@ -109,6 +115,27 @@ async fn request(endpoint: &Endpoint, probe: &Probe) -> Result<(), String> {
             Err(format!("the body does not hold `{text}`"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The certificate that the answer came with is valid for at least `days` more days. The client trusts it already.
+fn check_certificate(days: u16, response: &reqwest::Response) -> Result<(), String> {
+    let info = response.extensions().get::<reqwest::tls::TlsInfo>();
+    let certificate = info
+        .and_then(|info| info.peer_certificate())
+        .ok_or("the answer came without TLS, and there is no certificate to look at")?;
+    let certificate = Certificate::from_der(certificate)
+        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let ends = certificate.tbs_certificate().validity().not_after;
+    let ends: DateTime<Utc> = (std::time::UNIX_EPOCH + ends.to_unix_duration()).into();
+    let left = ends - now();
+    match left < TimeDelta::days(i64::from(days)) {
+        true => Err(format!(
+            "the certificate ends on {}, in {} days, and {days} are the least",
+            ends.format("%Y-%m-%d"),
+            left.num_days()
+        )),
+        false => Ok(()),
     }
 }
 
@@ -135,6 +162,7 @@ fn client(endpoint: &Endpoint, timeout: Duration) -> reqwest::Result<Client> {
         .no_proxy()
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
+        .tls_info(true)
         .timeout(timeout);
     if let (Some(connect), Ok(url)) = (endpoint.connect, endpoint.base.parse::<reqwest::Url>())
         && let Some(host) = url.host_str()
@@ -145,7 +173,7 @@ fn client(endpoint: &Endpoint, timeout: Duration) -> reqwest::Result<Client> {
 }
 
 /// An error with what is behind it, in one line.
-fn flat(error: &dyn std::error::Error) -> String {
+pub(super) fn flat(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -186,6 +214,7 @@ mod tests {
             need,
             interval: Duration::from_millis(1),
             timeout: Duration::from_secs(5),
+            tls_days: None,
         };
         let subject = Subject {
             service: "api",
@@ -220,3 +249,7 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "probe_tls_tests.rs"]
+mod tls_tests;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::history::Record;
 use super::order::{self, Inputs, Stage};
-use super::target::{Error, Kind, Observed, Spec, Target};
+use super::run::Seen;
+use super::target::{Error, Kind, Observed, Problem, Spec, Target};
 use crate::release::{ReleaseId, Version};
 
 /// What a rollout would do.
@@ -18,6 +19,10 @@ pub struct Proposal {
     pub changes: Vec<Change>,
     /// Steps in order; those of one stage are taken at the same time.
     pub stages: Vec<Stage>,
+    /// What the target was.
+    pub seen: Seen,
+    /// What keeps the release from running there.
+    pub problems: Vec<Problem>,
     /// What each service is to be given.
     #[serde(skip)]
     pub(super) specs: BTreeMap<String, Spec>,
@@ -30,6 +35,8 @@ pub struct Change {
     pub service: String,
     /// How.
     pub effect: Effect,
+    /// Whether replicas are replaced that keep files of their own on a node.
+    pub stateful: bool,
     /// A unified diff of what it is given, values of secrets masked.
     pub diff: String,
 }
@@ -42,6 +49,8 @@ pub enum Effect {
     Create,
     /// Its replicas are replaced, one at a time.
     Replace,
+    /// It changes, and its replicas stay.
+    InPlace,
     /// Replicas are added or taken away; those that stay are not touched.
     Scale,
     /// It has the spec already, and not every replica follows it, or is ready.
@@ -62,16 +71,19 @@ impl Proposal {
         target: &dyn Target,
         record: &Record,
         observed: &Observed,
-        previous: Option<&Record>,
+        history: &[Record],
         attempt: Option<&str>,
     ) -> Result<Proposal, Error> {
-        let specs = target.specs(record)?;
+        let specs = target.specs(record, observed)?;
         let lacking = lacking(record, observed);
+        let mut networks = target.networks(record);
+        networks.retain(|name| !observed.networks.contains(name));
         let migrate = record.migrate.as_ref().map(|migrate| migrate.service.as_str());
         let stages = order::stages(&Inputs {
             specs: &specs,
             observed,
             lacking: &lacking,
+            networks: &networks,
             migrate: migrate.zip(attempt),
         });
         let names: std::collections::BTreeSet<&String> =
@@ -82,9 +94,11 @@ impl Proposal {
             .collect();
         Ok(Proposal {
             release: record.release.id.clone(),
-            previous: previous.map(|record| record.release.id.clone()),
+            previous: super::run::succeeded(history).map(|record| record.release.id.clone()),
             changes,
             stages,
+            problems: Vec::new(),
+            seen: Seen::new(observed, history),
             specs,
         })
     }
@@ -109,11 +123,13 @@ fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Op
     let effect = match (spec, service) {
         (Some(_), None) => Effect::Create,
         (None, Some(_)) => Effect::Remove,
-        (Some(spec), Some(service)) if spec.revision != service.revision => Effect::Replace,
+        (Some(spec), Some(service)) if spec.task != service.task => Effect::Replace,
+        (Some(spec), Some(service)) if spec.revision != service.revision => Effect::InPlace,
         (Some(spec), Some(service)) if spec.replicas != service.replicas => Effect::Scale,
         (Some(spec), Some(service)) if !service.is(spec) => Effect::Converge,
         _ => return None,
     };
+    let stateful = spec.is_some_and(|spec| spec.stateful) && effect == Effect::Replace;
     let before = service.map(|service| text(&service.shown)).unwrap_or_default();
     let after = spec.map(|spec| text(&spec.shown)).unwrap_or_default();
     let diff = similar::TextDiff::from_lines(&before, &after)
@@ -123,6 +139,7 @@ fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Op
     Some(Change {
         service: name.to_owned(),
         effect,
+        stateful,
         diff,
     })
 }

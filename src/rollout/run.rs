@@ -1,21 +1,22 @@
 //! The model: takes the steps of a proposal, watches each, and goes back when one fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
 use super::migrate;
 use super::probe::{self, Probed, Subject};
 use super::proposal::Proposal;
-use super::target::{self, Fault, Kind, Observed, Problem, Step, Target, now};
+use super::target::{self, Endpoint, Kind, Observed, Replica, Spec, State, Step, Target, now};
 use super::watch::{self, Extent, Reason, Verdict};
 use crate::cancel::Cancel;
 use crate::event::{Event, Events, StepState};
 use crate::release::{ReleaseId, Version};
 
-/// How often a target is looked at while something is waited for.
-pub(super) const PACE: Duration = Duration::from_millis(50);
+/// How long a replica that no node can take is given, before that is believed: one may be about to leave.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Content of secrets and configs by version. Its `Debug` shows none of it.
 #[derive(Clone, Default)]
@@ -36,6 +37,10 @@ pub struct Options {
     pub keep: usize,
     /// Whether probes are left out.
     pub skip_probes: bool,
+    /// Whether replicas may be replaced that keep files of their own on a node.
+    pub stateful: bool,
+    /// What the target has to be before anything changes, from a plan that was kept.
+    pub seen: Option<Seen>,
     /// Who does this: `user@host (process 7)`.
     pub owner: String,
 }
@@ -50,6 +55,41 @@ pub struct Setting<'a> {
     pub events: &'a Events,
     /// Raised to stop.
     pub cancel: &'a Cancel,
+}
+
+/// What a plan saw of a target: any other value, and the plan is not about it any more.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Services with their versions and specs.
+    pub services: BTreeMap<String, (u64, String)>,
+    /// The newest release of the history.
+    pub release: Option<ReleaseId>,
+}
+
+impl Seen {
+    pub(super) fn new(observed: &Observed, history: &[Record]) -> Seen {
+        let service = |(name, service): (&String, &target::Service)| {
+            (name.clone(), (service.version, service.revision.clone()))
+        };
+        Seen {
+            services: observed.services.iter().map(service).collect(),
+            release: history.first().map(|record| record.release.id.clone()),
+        }
+    }
+
+    /// What is different in `now`, for a person.
+    pub(super) fn difference(&self, now: &Seen) -> Option<String> {
+        let names: BTreeSet<&String> = self.services.keys().chain(now.services.keys()).collect();
+        let mut other = names
+            .into_iter()
+            .filter(|name| self.services.get(*name) != now.services.get(*name));
+        match other.next() {
+            Some(name) => Some(format!("the service `{name}` is another one")),
+            None if self.release != now.release => Some("another release was rolled out".to_owned()),
+            None => None,
+        }
+    }
 }
 
 /// What came of a rollout that did not fail.
@@ -67,79 +107,6 @@ pub struct Report {
     pub addresses: BTreeMap<String, String>,
 }
 
-/// Why a release does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot run there; nothing was touched.
-    #[error("release {release} cannot run here: {}", first(problems))]
-    Problems {
-        /// The release.
-        release: ReleaseId,
-        /// Everything that was found, at least one.
-        problems: Vec<Problem>,
-    },
-    /// It failed, and the release before it runs again.
-    #[error("release {release} failed at {step}: {}; {to} runs again", reason.message)]
-    RolledBack {
-        /// The release that failed.
-        release: ReleaseId,
-        /// What was done last.
-        step: String,
-        /// Why.
-        reason: Box<Reason>,
-        /// The release that runs.
-        to: ReleaseId,
-        /// Where the schema stands now, if the failed release migrated it.
-        schema: Option<u64>,
-    },
-    /// It failed, and stands where it stopped.
-    #[error("release {release} failed at {step}: {}; {stands}", reason.message)]
-    Stands {
-        /// The release that failed.
-        release: ReleaseId,
-        /// What was done last.
-        step: String,
-        /// Why.
-        reason: Box<Reason>,
-        /// What stands now, for a person.
-        stands: String,
-    },
-    /// It was interrupted, and stands where it stopped.
-    #[error("interrupted at {step}; roll out again to finish, or roll back to undo")]
-    Interrupted {
-        /// What was done last.
-        step: String,
-    },
-    /// The target refused before anything was touched.
-    #[error(transparent)]
-    Target(#[from] target::Error),
-}
-
-fn first(problems: &[Problem]) -> &str {
-    problems.first().map_or("", |problem| &problem.message)
-}
-
-/// How a step ends that does not succeed.
-pub(super) enum Stop {
-    Failed(Reason),
-    Target(target::Error),
-}
-
-impl From<target::Error> for Stop {
-    fn from(error: target::Error) -> Stop {
-        Stop::Target(error)
-    }
-}
-
-impl Stop {
-    pub(super) fn failed(message: impl Into<String>) -> Stop {
-        Stop::Failed(Reason {
-            message: message.into(),
-            lines: Vec::new(),
-        })
-    }
-}
-
 /// A release on its way to a target.
 pub struct Rollout<'a> {
     setting: &'a Setting<'a>,
@@ -152,98 +119,43 @@ pub struct Rollout<'a> {
 }
 
 impl<'a> Rollout<'a> {
-    /// What rolling out `record` would change.
-    pub fn propose(setting: &Setting<'_>, record: &Record) -> Result<Proposal, Error> {
-        let observed = setting.target.observe()?;
-        let history = setting.target.history()?;
-        let previous = succeeded(&history);
-        let attempt = migrate::needed(record, previous, &observed).then(|| migrate::name(record, &observed));
-        Ok(Proposal::new(
-            setting.target,
-            record,
-            &observed,
-            previous,
-            attempt.as_deref(),
-        )?)
-    }
-
-    /// Makes the target be `record`. `contents` has the versions that the target may lack.
-    pub fn run(setting: &'a Setting<'a>, record: Record, contents: &'a Contents) -> Result<Report, Error> {
-        Rollout::start(setting, record, contents, false)
-    }
-
-    /// Makes the target be `record` again, a release of its history. Nothing migrates.
-    pub fn back(setting: &'a Setting<'a>, record: Record) -> Result<Report, Error> {
-        static NONE: Contents = Contents(BTreeMap::new());
-        Rollout::start(setting, record, &NONE, true)
-    }
-
-    fn start(
+    pub(super) fn new(
         setting: &'a Setting<'a>,
-        mut record: Record,
+        record: Record,
         contents: &'a Contents,
-        rollback: bool,
-    ) -> Result<Report, Error> {
-        let target = setting.target;
-        let _lock = target.lock(&setting.options.owner)?;
-        let observed = target.observe()?;
-        let history = target.history()?;
-        let previous = succeeded(&history).cloned();
-        let migrates = !rollback && migrate::needed(&record, previous.as_ref(), &observed);
-        let attempt = migrates.then(|| migrate::name(&record, &observed));
-        let proposal = Proposal::new(target, &record, &observed, previous.as_ref(), attempt.as_deref())?;
-        let settled = target.journal()?.is_none()
-            && previous.as_ref().is_some_and(|previous| {
-                history.first().map(|newest| &newest.release.id) == Some(&previous.release.id)
-                    && (rollback || previous.release.runs_like(&record.release))
-                    && previous.probes == record.probes
-            });
-        if proposal.is_empty() && settled {
-            let release = previous.map_or(record.release.id.clone(), |previous| previous.release.id);
-            return Ok(Report {
-                previous: Some(release.clone()),
-                release,
-                changed: false,
-                probes: Vec::new(),
-                addresses: addresses(target, &record)?,
-            });
-        }
-        let problems = target.preflight(&record, &observed)?;
-        if !problems.is_empty() {
-            let release = record.release.id;
-            return Err(Error::Problems { release, problems });
-        }
-        record.outcome = Outcome::Pending;
-        record.began = now();
-        if attempt.is_none() {
-            record.release.migration = migrate::unchanged(previous.as_ref());
-        }
-        let journal = Journal {
-            release: record.release.id.clone(),
-            previous: previous.as_ref().map(|record| record.release.id.clone()),
-            owner: setting.options.owner.clone(),
-            began: now(),
-            done: Vec::new(),
-            current: None,
-            rollback,
-        };
-        let mut rollout = Rollout {
+        journal: Journal,
+    ) -> Rollout<'a> {
+        Rollout {
             setting,
             record,
             contents,
             journal,
             touched: false,
             probes: Vec::new(),
-        };
-        target.record(&rollout.record)?;
-        target.write_journal(Some(&rollout.journal))?;
-        match rollout.go(&proposal) {
-            Ok(()) => rollout.succeed(previous.as_ref()),
-            Err(stop) => Err(rollout.fail(stop, previous)),
         }
     }
 
-    fn go(&mut self, proposal: &Proposal) -> Result<(), Stop> {
+    /// Takes the steps of `proposal`; goes back to `previous` if one fails that touched a service.
+    pub(super) fn carry_out(
+        mut self,
+        proposal: &Proposal,
+        previous: Option<Record>,
+    ) -> Result<Report, Error> {
+        let target = self.setting.target;
+        target.record(&self.record)?;
+        target.write_journal(Some(&self.journal))?;
+        match self.go(proposal) {
+            Ok(()) => self.succeed(previous.as_ref()),
+            Err(stop) => Err(self.fail(stop, previous)),
+        }
+    }
+
+    pub(super) fn go(&mut self, proposal: &Proposal) -> Result<(), Stop> {
+        self.go_without_probes(proposal)?;
+        self.probe()
+    }
+
+    pub(super) fn go_without_probes(&mut self, proposal: &Proposal) -> Result<(), Stop> {
         for stage in &proposal.stages {
             for step in stage {
                 self.begin(step)?;
@@ -254,13 +166,34 @@ impl<'a> Rollout<'a> {
                 self.done(step)?;
             }
         }
-        self.probe()
+        Ok(())
+    }
+
+    /// What is said of something that failed and is not undone.
+    pub(super) fn stands(&self, stop: Stop) -> Error {
+        let step = self.at();
+        match stop {
+            Stop::Target(target::Error::Cancelled) => Error::Interrupted { step },
+            Stop::Target(error) => error.into(),
+            Stop::Failed(reason) => Error::Stands {
+                release: self.record.release.id.clone(),
+                step,
+                reason: Box::new(reason),
+                stands: "it stands where it stopped".to_owned(),
+            },
+        }
+    }
+
+    /// What was done last.
+    fn at(&self) -> String {
+        let current = self.journal.current.as_ref();
+        current.map_or_else(|| "probes".to_owned(), Step::to_string)
     }
 
     fn begin(&mut self, step: &Step) -> Result<(), Stop> {
         self.touched |= matches!(
             step,
-            Step::Canary { .. } | Step::Roll { .. } | Step::Remove { .. }
+            Step::Stop { .. } | Step::Canary { .. } | Step::Roll { .. } | Step::Remove { .. }
         );
         self.journal.current = Some(step.clone());
         self.setting.target.write_journal(Some(&self.journal))?;
@@ -299,9 +232,13 @@ impl<'a> Rollout<'a> {
                 self.record.release.migration = Some(migration);
                 Ok(target.record(&self.record)?)
             }
-            Step::Canary { .. } | Step::Roll { .. } | Step::Remove { .. } => {
-                Ok(target.apply(step, &self.record)?)
-            }
+            Step::Network { .. }
+            | Step::Stop { .. }
+            | Step::Canary { .. }
+            | Step::Roll { .. }
+            | Step::Restart { .. }
+            | Step::Settle { .. }
+            | Step::Remove { .. } => Ok(target.apply(step, &self.record)?),
         }
     }
 
@@ -309,15 +246,27 @@ impl<'a> Rollout<'a> {
     fn watch(&mut self, stage: &[Step], proposal: &Proposal) -> Result<(), Stop> {
         let deadline = Instant::now() + self.setting.options.timeout;
         let mut said: BTreeMap<String, String> = BTreeMap::new();
+        let mut unplaced: BTreeMap<String, Instant> = BTreeMap::new();
         loop {
             let observed = self.setting.target.observe()?;
             let mut waiting = Vec::new();
+            note_unplaced(&observed, &mut unplaced);
+            let patient = |replica: &Replica| {
+                unplaced
+                    .get(&replica.name)
+                    .is_none_or(|since| since.elapsed() < PATIENCE)
+            };
             for step in stage {
-                match verdict(step, proposal, &observed) {
+                match verdict(step, proposal, &observed, &patient) {
                     Verdict::Done => {}
                     Verdict::Waiting(why) => waiting.push(format!("{step}: {why}")),
-                    Verdict::Failed(reason) => {
+                    Verdict::Failed(mut reason) => {
                         self.journal.current = Some(step.clone());
+                        if let Some(replica) = &reason.replica
+                            && reason.lines.is_empty()
+                        {
+                            reason.lines = self.setting.target.last_lines(replica);
+                        }
                         return Err(Stop::Failed(reason));
                     }
                 }
@@ -336,7 +285,7 @@ impl<'a> Rollout<'a> {
             if self.setting.cancel.is_raised() {
                 return Err(target::Error::Cancelled.into());
             }
-            std::thread::sleep(PACE);
+            std::thread::sleep(self.setting.target.pace());
         }
     }
 
@@ -370,7 +319,7 @@ impl<'a> Rollout<'a> {
         }
         let mut subjects = Vec::new();
         for (service, probes) in &self.record.probes {
-            let Some(endpoint) = self.setting.target.endpoint(service, &self.record)? else {
+            let Some(endpoint) = endpoint(self.setting.target, service, &self.record)? else {
                 return Err(Stop::failed(format!(
                     "`{service}` cannot be probed: it publishes no port"
                 )));
@@ -415,6 +364,7 @@ impl<'a> Rollout<'a> {
     fn succeed(mut self, previous: Option<&Record>) -> Result<Report, Error> {
         let target = self.setting.target;
         self.record.outcome = Outcome::Succeeded { at: now() };
+        self.record.probed.clone_from(&self.probes);
         target.record(&self.record)?;
         target.write_journal(None)?;
         super::prune::prune(target, self.setting.options.keep)?;
@@ -429,24 +379,21 @@ impl<'a> Rollout<'a> {
 
     /// Goes back to `previous` if a service was touched, and says what stands.
     fn fail(mut self, stop: Stop, previous: Option<Record>) -> Error {
-        let step = self
-            .journal
-            .current
-            .as_ref()
-            .map_or_else(|| "probes".to_owned(), Step::to_string);
+        let step = self.at();
         let reason = match stop {
             Stop::Target(target::Error::Cancelled) => return Error::Interrupted { step },
-            Stop::Target(error) => Reason {
-                message: error.to_string(),
-                lines: Vec::new(),
-            },
+            // Somebody took this over, and goes on from here.
+            Stop::Target(error @ target::Error::Locked { .. }) => return error.into(),
+            Stop::Target(error) => Reason::new(error.to_string()),
             Stop::Failed(reason) => reason,
         };
         if let Some(step) = &self.journal.current {
             self.say(step, StepState::Failed, Some(reason.message.clone()));
         }
         let release = self.record.release.id.clone();
+        let broke = self.has_broken_the_schema();
         let back = previous
+            .filter(|_| !broke)
             .filter(|previous| self.touched && !self.journal.rollback && previous.release.id != release);
         let back = back.map(|previous| (previous.release.id.clone(), self.go_back(previous)));
         self.record_failure(&reason, matches!(back, Some((_, Ok(())))));
@@ -465,6 +412,10 @@ impl<'a> Rollout<'a> {
                 };
             }
             Some((to, Err(why))) => format!("going back to {to} failed too: {why}"),
+            None if broke => {
+                "it stands where it stopped, because what ran before cannot do with the schema as it is now"
+                    .to_owned()
+            }
             None if self.journal.rollback => "it stands where it stopped".to_owned(),
             None if self.touched => {
                 "it stands where it stopped, because there is no release to go back to".to_owned()
@@ -477,6 +428,21 @@ impl<'a> Rollout<'a> {
             reason,
             stands,
         }
+    }
+
+    /// Whether the schema is another one now, which what ran before cannot do with.
+    fn has_broken_the_schema(&self) -> bool {
+        let breaking = self
+            .record
+            .migrate
+            .as_ref()
+            .is_some_and(|migrate| migrate.breaking);
+        let moved = self
+            .record
+            .release
+            .migration
+            .filter(|migration| migration.before != migration.after);
+        breaking && moved.is_some()
     }
 
     fn record_failure(&mut self, reason: &Reason, rolled_back: bool) {
@@ -502,25 +468,20 @@ impl<'a> Rollout<'a> {
         let target = self.setting.target;
         let undone = || -> Result<(), Stop> {
             let observed = target.observe()?;
-            let proposal = Proposal::new(target, &previous, &observed, None, None)?;
-            let mut rollout = Rollout {
-                setting: self.setting,
-                record: previous.clone(),
-                contents: self.contents,
-                journal: Journal {
-                    release: to.clone(),
-                    previous: Some(self.record.release.id.clone()),
-                    done: Vec::new(),
-                    current: None,
-                    rollback: true,
-                    ..self.journal.clone()
-                },
-                touched: false,
-                probes: Vec::new(),
+            let proposal = Proposal::new(target, &previous, &observed, &[], None)?;
+            let journal = Journal {
+                release: to.clone(),
+                previous: Some(self.record.release.id.clone()),
+                done: Vec::new(),
+                current: None,
+                rollback: true,
+                ..self.journal.clone()
             };
+            let mut rollout = Rollout::new(self.setting, previous.clone(), self.contents, journal);
             rollout.go(&proposal)?;
             rollout.record.began = now();
             rollout.record.outcome = Outcome::Succeeded { at: now() };
+            rollout.record.probed.clone_from(&rollout.probes);
             Ok(target.record(&rollout.record)?)
         };
         undone().map_err(|stop| match stop {
@@ -530,54 +491,95 @@ impl<'a> Rollout<'a> {
     }
 }
 
+/// Where probes find a service.
+fn endpoint(target: &dyn Target, service: &str, record: &Record) -> Result<Option<Endpoint>, target::Error> {
+    match record.addresses.get(service) {
+        Some(base) => Ok(Some(Endpoint {
+            base: base.trim_end_matches('/').to_owned(),
+            connect: None,
+        })),
+        None => target.endpoint(service, record),
+    }
+}
+
+/// Remembers since when replicas have no node.
+fn note_unplaced(observed: &Observed, since: &mut BTreeMap<String, Instant>) {
+    // What is on its way out may be all that the others wait for.
+    let settled = observed
+        .services
+        .values()
+        .filter(|service| !service.tasks.iter().any(|task| task.state == State::Stopping));
+    let tasks = settled.flat_map(|service| &service.tasks);
+    let names: BTreeSet<&String> = tasks
+        .filter(|task| task.state == State::Unplaced)
+        .map(|task| &task.name)
+        .collect();
+    since.retain(|name, _| names.contains(name));
+    for name in names {
+        since.entry(name.clone()).or_insert_with(Instant::now);
+    }
+}
+
 /// Where each service answers that can be reached from here.
-fn addresses(target: &dyn Target, record: &Record) -> Result<BTreeMap<String, String>, target::Error> {
+pub(super) fn addresses(
+    target: &dyn Target,
+    record: &Record,
+) -> Result<BTreeMap<String, String>, target::Error> {
     let mut addresses = BTreeMap::new();
     for name in record.stack.services.keys() {
-        let endpoint = target.endpoint(name, record)?;
+        let endpoint = endpoint(target, name, record)?;
         addresses.extend(endpoint.map(|endpoint| (name.clone(), endpoint.base)));
     }
     Ok(addresses)
 }
 
 /// The newest release that ran as it should.
-fn succeeded(history: &[Record]) -> Option<&Record> {
+pub(super) fn succeeded(history: &[Record]) -> Option<&Record> {
     history.iter().find(|record| record.outcome.succeeded())
 }
 
-fn verdict(step: &Step, proposal: &Proposal, observed: &Observed) -> Verdict {
+fn verdict(
+    step: &Step,
+    proposal: &Proposal,
+    observed: &Observed,
+    patient: &dyn Fn(&Replica) -> bool,
+) -> Verdict {
     let judge = |service: &String, extent| {
         let seen = observed.services.get(service);
         match proposal.specs.get(service) {
-            Some(spec) => watch::judge(seen, spec, extent),
+            Some(spec) => watch::judge(seen, spec, extent, patient),
             None => Verdict::Done,
         }
     };
     match step {
-        Step::Put { .. } | Step::Migrate { .. } => Verdict::Done,
+        Step::Put { .. } | Step::Migrate { .. } | Step::Network { .. } => Verdict::Done,
+        Step::Stop { service } => match observed.services.get(service) {
+            Some(service) if !service.tasks.is_empty() => {
+                Verdict::Waiting(format!("{} to go", service.tasks.len()))
+            }
+            _ => Verdict::Done,
+        },
+        Step::Restart { service } => match observed.services.get(service) {
+            Some(seen) => {
+                let spec = Spec {
+                    revision: seen.revision.clone(),
+                    task: seen.task.clone(),
+                    replicas: seen.replicas,
+                    ..Spec::default()
+                };
+                watch::judge(Some(seen), &spec, Extent::Whole, patient)
+            }
+            None => Verdict::Failed(Reason::new("it is gone")),
+        },
+        Step::Settle { service } => match observed.services.get(service) {
+            Some(service) if service.unsettled => Verdict::Waiting("not settled".to_owned()),
+            _ => Verdict::Done,
+        },
         Step::Canary { service } => judge(service, Extent::Canary),
         Step::Roll { service } => judge(service, Extent::Whole),
         Step::Remove { service } => match observed.services.get(service) {
             None => Verdict::Done,
             Some(service) => Verdict::Waiting(format!("{} to go", service.tasks.len())),
         },
-    }
-}
-
-impl Problem {
-    /// A problem of the configuration.
-    pub fn user(message: impl Into<String>) -> Problem {
-        Problem {
-            fault: Fault::User,
-            message: message.into(),
-        }
-    }
-
-    /// A problem of the surroundings.
-    pub fn environment(message: impl Into<String>) -> Problem {
-        Problem {
-            fault: Fault::Environment,
-            message: message.into(),
-        }
     }
 }

@@ -23,7 +23,23 @@ pub trait Target {
     fn preflight(&self, record: &Record, observed: &Observed) -> Result<Vec<Problem>, Error>;
 
     /// What each service would be given, by its name; comparable, readable, and without the content of secrets.
-    fn specs(&self, record: &Record) -> Result<BTreeMap<String, Spec>, Error>;
+    /// `observed` says what a service keeps that no stack file speaks of.
+    fn specs(&self, record: &Record, observed: &Observed) -> Result<BTreeMap<String, Spec>, Error>;
+
+    /// Networks that the target has to have before services come, by their names there.
+    fn networks(&self, _: &Record) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How often it makes sense to look at the target while something is waited for.
+    fn pace(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    /// The end of what a replica printed, if it did not end well.
+    fn last_lines(&self, replica: &Replica) -> Vec<String> {
+        replica.lines.clone()
+    }
 
     /// Whether the object `version` holds `content`; `None` if there is no such object.
     fn holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error>;
@@ -50,8 +66,9 @@ pub trait Target {
     /// Where probes of `service` connect, and under which host name; empty if nothing of it can be reached from here.
     fn endpoint(&self, service: &str, record: &Record) -> Result<Option<Endpoint>, Error>;
 
-    /// The lock of whoever changes this target, until it is dropped or its process dies.
-    fn lock(&self, owner: &str) -> Result<Box<dyn Lock>, Error>;
+    /// The lock of whoever changes this target, until it is dropped. With `takeover`, that of an owner who died is
+    /// taken, after as long a look as it needs to be sure; without, it is refused.
+    fn lock(&self, owner: &str, takeover: bool) -> Result<Box<dyn Lock>, Error>;
 
     /// The rollout that is under way, or that died.
     fn journal(&self) -> Result<Option<Journal>, Error>;
@@ -67,6 +84,43 @@ pub trait Target {
 
     /// Forgets a release.
     fn forget(&self, id: &ReleaseId) -> Result<(), Error>;
+
+    /// What runs, in the target's own words, by service: for a release that somebody else made.
+    fn found(&self) -> Result<BTreeMap<String, Found>, Error> {
+        Ok(BTreeMap::new())
+    }
+
+    /// Whether somebody said that nothing is to change.
+    fn frozen(&self) -> Result<Option<Freeze>, Error>;
+
+    /// Says that nothing is to change, or with `None` that it may again.
+    fn freeze(&self, freeze: Option<&Freeze>) -> Result<(), Error>;
+
+    /// Marks a version of a secret as one that must not be used again.
+    fn revoke(&self, version: &Version) -> Result<(), Error>;
+}
+
+/// A service that somebody else made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// What makes the target be it again.
+    pub spec: serde_json::Value,
+    /// Its image, by digest if that is known.
+    pub image: String,
+    /// Names of the secrets that it sees.
+    pub secrets: Vec<String>,
+}
+
+/// Somebody's word that nothing is to change.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Freeze {
+    /// Who, as in `user@host`.
+    pub by: String,
+    /// Since when.
+    pub at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
 }
 
 /// A lock that is held.
@@ -101,6 +155,24 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// A problem of the configuration.
+    pub fn user(message: impl Into<String>) -> Problem {
+        Problem {
+            fault: Fault::User,
+            message: message.into(),
+        }
+    }
+
+    /// A problem of the surroundings.
+    pub fn environment(message: impl Into<String>) -> Problem {
+        Problem {
+            fault: Fault::Environment,
+            message: message.into(),
+        }
+    }
+}
+
 /// Whose fault a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -124,14 +196,22 @@ pub enum Kind {
 }
 
 /// What a service is given.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Spec {
     /// What tells one spec from another.
     pub revision: String,
+    /// What tells a replica of this spec from one of another: replicas of what differs are replaced.
+    pub task: String,
     /// How many replicas are wanted.
     pub replicas: u32,
     /// Services that must run before it.
     pub needs: BTreeSet<String>,
+    /// Whether all of the old must be gone before the new starts, which the target does not see to by itself.
+    pub exclusive: bool,
+    /// Whether the orchestrator's own way of updating is set aside while it rolls, and has to be given back.
+    pub settles: bool,
+    /// Whether it has files of its own on a node, which a replica elsewhere would not find.
+    pub stateful: bool,
     /// For a person: what the target is given, with values of secrets masked.
     pub shown: serde_json::Value,
 }
@@ -152,6 +232,16 @@ pub enum Step {
         /// The attempt's name.
         task: String,
     },
+    /// A network is made.
+    Network {
+        /// Its name on the target.
+        name: String,
+    },
+    /// All replicas of a service go, and nothing of it is left.
+    Stop {
+        /// The service.
+        service: String,
+    },
     /// One replica of a service gets the new spec, and the others wait.
     Canary {
         /// The service.
@@ -159,6 +249,16 @@ pub enum Step {
     },
     /// All replicas of a service get the new spec, one at a time.
     Roll {
+        /// The service.
+        service: String,
+    },
+    /// All replicas of a service are replaced by what they are.
+    Restart {
+        /// The service.
+        service: String,
+    },
+    /// A service updates as its file says again, now that it has come where it was sent.
+    Settle {
         /// The service.
         service: String,
     },
@@ -181,6 +281,10 @@ impl std::fmt::Display for Step {
                 version,
             } => write!(f, "config {version}"),
             Step::Migrate { .. } => f.write_str("migrate"),
+            Step::Network { name } => write!(f, "network {name}"),
+            Step::Stop { service } => write!(f, "stop {service}"),
+            Step::Restart { service } => write!(f, "restart {service}"),
+            Step::Settle { service } => write!(f, "settle {service}"),
             Step::Canary { service } => write!(f, "canary of {service}"),
             Step::Roll { service } => write!(f, "roll {service}"),
             Step::Remove { service } => write!(f, "remove {service}"),
@@ -199,13 +303,25 @@ pub struct Observed {
     pub secrets: BTreeSet<String>,
     /// Names of the configs that are there.
     pub configs: BTreeSet<String>,
+    /// Names of the networks that are there.
+    pub networks: BTreeSet<String>,
+    /// Secrets that must not be used again.
+    pub revoked: BTreeSet<String>,
 }
 
 /// A service as it runs.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Service {
     /// The spec that it was given last.
     pub revision: String,
+    /// What tells a replica of that spec from others.
+    pub task: String,
+    /// How often it was changed, as the target counts; 0 where it does not.
+    pub version: u64,
+    /// How often all replicas were asked to start again, as the target counts.
+    pub force: u64,
+    /// Whether the orchestrator's own way of updating is set aside.
+    pub unsettled: bool,
     /// That spec for a person, if the target keeps it.
     pub shown: serde_json::Value,
     /// How many replicas are wanted.
@@ -219,8 +335,9 @@ pub struct Service {
 impl Service {
     /// Whether it is all that `spec` says: nothing else is left of it, and every replica is ready.
     pub(super) fn is(&self, spec: &Spec) -> bool {
-        let follows = |task: &Replica| task.revision == spec.revision && task.state == State::Ready;
+        let follows = |task: &Replica| task.revision == spec.task && task.state == State::Ready;
         self.revision == spec.revision
+            && !self.unsettled
             && self.replicas == spec.replicas
             && self.paused.is_none()
             && self.tasks.len() == spec.replicas as usize
@@ -233,7 +350,10 @@ impl Service {
 pub struct Replica {
     /// Its name, such as `api.1`.
     pub name: String,
-    /// The spec that it has.
+    /// What the target calls it, where that is something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What tells its spec from others.
     pub revision: String,
     /// `sha256:…` of the image that it runs.
     pub image: String,
@@ -259,6 +379,8 @@ pub enum State {
     Unhealthy,
     /// It ended by itself, and is waited with before it is started again.
     Backoff,
+    /// No node can take it; believed after a moment.
+    Unplaced,
     /// It ended or could not start, and is not started again.
     Failed,
     /// It is on its way out.
@@ -290,7 +412,7 @@ pub struct TaskState {
 /// Which lines of which log.
 #[derive(Clone, Debug, Default)]
 pub struct LogQuery {
-    /// A service's or a task's name; all services if absent.
+    /// The name of a service, of a replica such as `api.1`, or of a task; all services if absent.
     pub of: Option<String>,
     /// Only the last so many lines of each.
     pub tail: Option<usize>,

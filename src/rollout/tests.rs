@@ -51,8 +51,14 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
             command: vec!["up".to_owned()],
             timeout: Duration::from_millis(200),
             version: Some(vec!["version".to_owned()]),
+            breaking: false,
         }),
         probes: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        singletons: Default::default(),
+        found: BTreeMap::new(),
+        probed: Vec::new(),
+        secret_env: std::collections::BTreeSet::new(),
         began: time,
         outcome: Outcome::Pending,
     };
@@ -67,6 +73,8 @@ fn options() -> Options {
         timeout: Duration::from_millis(500),
         keep: 2,
         skip_probes: false,
+        stateful: false,
+        seen: None,
         owner: "me@here".to_owned(),
     }
 }
@@ -319,6 +327,7 @@ fn a_probe_that_fails_undoes_the_release_and_changed_probes_are_asked() {
         need: 1,
         interval: Duration::ZERO,
         timeout: Duration::from_secs(1),
+        tls_days: None,
     };
     for (images, undone) in [("api=a1", false), ("api=a2", true)] {
         let (mut record, contents) = release(2, images, "k");

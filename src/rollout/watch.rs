@@ -24,6 +24,24 @@ pub struct Reason {
     pub message: String,
     /// The end of what it printed.
     pub lines: Vec<String>,
+    /// What it is about, if it is about one replica.
+    #[serde(skip)]
+    pub(super) replica: Option<Box<Replica>>,
+}
+
+impl Reason {
+    /// A reason without a log.
+    pub(super) fn new(message: impl Into<String>) -> Reason {
+        Reason::with_lines(message, Vec::new())
+    }
+
+    pub(super) fn with_lines(message: impl Into<String>, lines: Vec<String>) -> Reason {
+        Reason {
+            message: message.into(),
+            lines,
+            replica: None,
+        }
+    }
 }
 
 /// How much of a service has to follow.
@@ -36,21 +54,23 @@ pub(super) enum Extent {
 }
 
 /// Judges what is seen of a service that was told to be `spec`.
-pub(super) fn judge(service: Option<&Service>, spec: &Spec, extent: Extent) -> Verdict {
+///
+/// `patient` says of a replica that no node can take whether it may still be given time.
+pub(super) fn judge(
+    service: Option<&Service>,
+    spec: &Spec,
+    extent: Extent,
+    patient: &dyn Fn(&Replica) -> bool,
+) -> Verdict {
     let Some(service) = service else {
         return Verdict::Waiting("not there yet".to_owned());
     };
     if service.revision != spec.revision {
-        return Verdict::Failed(Reason {
-            message: "somebody else changed it".to_owned(),
-            lines: Vec::new(),
-        });
+        return Verdict::Failed(Reason::new("somebody else changed it"));
     }
-    let (new, old): (Vec<&Replica>, Vec<&Replica>) = service
-        .tasks
-        .iter()
-        .partition(|task| task.revision == spec.revision);
-    if let Some(reason) = new.iter().find_map(|task| hopeless(task)) {
+    let (new, old): (Vec<&Replica>, Vec<&Replica>) =
+        service.tasks.iter().partition(|task| task.revision == spec.task);
+    if let Some(reason) = new.iter().find_map(|task| hopeless(task, patient)) {
         return Verdict::Failed(reason);
     }
     if let Some(why) = &service.paused {
@@ -87,8 +107,9 @@ pub(super) fn judge(service: Option<&Service>, spec: &Spec, extent: Extent) -> V
     ))
 }
 
-fn hopeless(task: &Replica) -> Option<Reason> {
+fn hopeless(task: &Replica, patient: &dyn Fn(&Replica) -> bool) -> Option<Reason> {
     let what = match task.state {
+        State::Unplaced if !patient(task) => "has no node",
         State::Failed => "failed",
         State::Unhealthy => "is unhealthy",
         // While it starts once more, nobody knows yet what it says.
@@ -102,6 +123,7 @@ fn hopeless(task: &Replica) -> Option<Reason> {
     Some(Reason {
         message,
         lines: task.lines.clone(),
+        replica: Some(Box::new(task.clone())),
     })
 }
 
@@ -112,6 +134,7 @@ mod tests {
     fn task(revision: &str, state: State) -> Replica {
         Replica {
             name: "api.1".to_owned(),
+            id: None,
             revision: revision.to_owned(),
             image: String::new(),
             state,
@@ -124,18 +147,18 @@ mod tests {
     fn check(tasks: Vec<Replica>, extent: Extent, expected: &str) {
         let service = Service {
             revision: "2".to_owned(),
-            shown: serde_json::Value::Null,
+            task: "2".to_owned(),
             replicas: 2,
-            paused: None,
             tasks,
+            ..Service::default()
         };
         let spec = Spec {
             revision: "2".to_owned(),
+            task: "2".to_owned(),
             replicas: 2,
-            needs: std::collections::BTreeSet::new(),
-            shown: serde_json::Value::Null,
+            ..Spec::default()
         };
-        let verdict = match judge(Some(&service), &spec, extent) {
+        let verdict = match judge(Some(&service), &spec, extent, &|_| false) {
             Verdict::Waiting(why) => format!("waiting: {why}"),
             Verdict::Done => "done".to_owned(),
             Verdict::Failed(reason) => format!("failed: {}", reason.message),

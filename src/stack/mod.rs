@@ -149,6 +149,15 @@ pub fn read(
     })
 }
 
+/// `text` with its variables replaced, in all forms that a stack file knows; what is wrong with it, if it is.
+pub fn fill(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    match Variables::new(variables).substitute(text) {
+        Ok(filled) => Ok(filled.unwrap_or_else(|| text.to_owned())),
+        Err((what, remedy)) if remedy.is_empty() => Err(what),
+        Err((what, remedy)) => Err(format!("{what}; {remedy}")),
+    }
+}
+
 /// Replaces the variables in every value; keys are left.
 fn substitute(cx: &Context, node: &mut Node, room: &mut usize) {
     match &mut node.kind {

@@ -6,27 +6,25 @@ mod preflight;
 mod spec;
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use files::Files;
 use spec::Surroundings;
 
 use super::history::{Journal, Record};
+use super::mask::Mask;
+use super::roots::Roots;
 use super::target::{
-    Endpoint, Error, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step, Target,
-    Task, TaskState,
+    Endpoint, Error, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica, Service, Spec, State, Step,
+    Target, Task, TaskState,
 };
 use super::watch::Reason;
 use crate::cancel::Cancel;
-use crate::digest::Digest;
-use crate::platform::{Arch, Platform};
-use crate::registry::{Client as Registry, Repository, Settings};
-use crate::release::{ReleaseId, ReleasedImage, Version};
-use crate::rootfs::{self, Origin, Root};
+use crate::release::{ReleaseId, Version};
 use crate::store::Store;
 use crate::supervisor::{self, Client, ReplicaState, ServiceSpec};
 
@@ -39,25 +37,22 @@ pub struct Preview {
     store: Arc<Store>,
     /// The directory of the stack file.
     directory: PathBuf,
-    registry: Settings,
+    roots: Arc<Roots>,
     /// A program that can be a supervisor.
     program: PathBuf,
     cancel: Cancel,
     /// Whether this process is the one that changes the preview.
     changes: AtomicBool,
-    /// Images that were looked up, by digest.
-    roots: Mutex<BTreeMap<String, Root>>,
 }
 
 impl Preview {
-    /// The preview whose state is in `state`. Images that are not in `store` are pulled as `registry` says; paths of
-    /// the stack file begin at `directory`, and
-    /// `program` is one that can be a supervisor.
+    /// The preview whose state is in `state`, and whose images are `roots`; paths of the stack file begin at
+    /// `directory`, and `program` is one that can be a supervisor.
     pub fn new(
         state: PathBuf,
         store: Arc<Store>,
         directory: PathBuf,
-        registry: Settings,
+        roots: Arc<Roots>,
         program: PathBuf,
         cancel: Cancel,
     ) -> Preview {
@@ -65,11 +60,10 @@ impl Preview {
             files: Files { directory: state },
             store,
             directory,
-            registry,
+            roots,
             program,
             cancel,
             changes: AtomicBool::new(false),
-            roots: Mutex::default(),
         }
     }
 
@@ -92,6 +86,11 @@ impl Preview {
             })?;
         }
         Ok(true)
+    }
+
+    /// Secrets that must not be used again.
+    fn revoked(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self.files.read("revoked.json")?.unwrap_or_default())
     }
 
     /// The supervisor, started if it does not live.
@@ -141,52 +140,6 @@ impl Preview {
         }
     }
 
-    fn root(&self, image: &ReleasedImage) -> Result<Root, Error> {
-        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = roots.get(&image.digest) {
-            return Ok(root.clone());
-        }
-        let found = self.find_root(image, true).map_err(|error| match error {
-            rootfs::Error::Cancelled => Error::Cancelled,
-            error @ rootfs::Error::Platform { .. } => Error::Refused(error.to_string()),
-            error => Error::Environment(error.to_string()),
-        })?;
-        roots.insert(image.digest.clone(), found.clone());
-        Ok(found)
-    }
-
-    /// How an image wants to be run; `None` if it cannot be had, or not without a registry unless `pull` says so.
-    /// Why not is told by whoever needs it.
-    pub fn config_of(&self, image: &ReleasedImage, pull: bool) -> Option<rootfs::Config> {
-        let root = match pull {
-            true => self.root(image).ok(),
-            false => self.find_root(image, false).ok(),
-        };
-        root.map(|root| root.config)
-    }
-
-    fn find_root(&self, image: &ReleasedImage, pull: bool) -> Result<Root, rootfs::Error> {
-        let malformed = |reason: String| rootfs::Error::Malformed {
-            image: image.digest.clone(),
-            reason,
-        };
-        let platform = Platform { arch: Arch::HOST };
-        let digest = image.platforms.get(&platform).unwrap_or(&image.digest);
-        let digest = Digest::from_oci(digest, 0).map_err(|error| malformed(error.to_string()))?;
-        let repository: Option<Repository> = image.repository.parse().ok().filter(|_| pull);
-        let client = Registry::new(self.registry.clone())?;
-        let origin = repository.as_ref().map(|repository| Origin {
-            client: &client,
-            repository,
-        });
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| malformed(format!("no thread for the network: {error}")))?;
-        runtime.block_on(rootfs::root(&self.store, origin, &digest, platform, &self.cancel))
-    }
-
     fn service_specs(&self, record: &Record) -> Result<BTreeMap<String, ServiceSpec>, Error> {
         let around = Surroundings {
             store: &self.store,
@@ -201,7 +154,7 @@ impl Preview {
                     record.release.id, service.image
                 ))
             })?;
-            let root = self.root(image)?;
+            let root = self.roots.root(image)?;
             specs.insert(
                 name.clone(),
                 spec::spec(&around, name, service, &root, &image.digest)?,
@@ -213,16 +166,14 @@ impl Preview {
     fn service(&self, name: &str, seen: supervisor::Service) -> Result<Service, Error> {
         let shown = self.files.read(&format!("shown/{name}.json"))?;
         let paused = seen.paused.map(|why| match &seen.failure {
-            Some(failure) => Reason {
-                message: format!("{}: {}", failure.container, failure.reason),
-                lines: ending(&failure.tail, failure.health.as_deref()),
-            },
-            None => Reason {
-                message: why,
-                lines: Vec::new(),
-            },
+            Some(failure) => Reason::with_lines(
+                format!("{}: {}", failure.container, failure.reason),
+                ending(&failure.tail, failure.health.as_deref()),
+            ),
+            None => Reason::new(why),
         });
         Ok(Service {
+            task: seen.spec.clone(),
             revision: seen.spec,
             shown: shown.unwrap_or_default(),
             replicas: seen.wanted,
@@ -232,6 +183,7 @@ impl Preview {
                 .into_iter()
                 .map(|replica| self::replica(name, replica))
                 .collect(),
+            ..Service::default()
         })
     }
 }
@@ -268,6 +220,7 @@ fn replica(service: &str, seen: supervisor::Replica) -> Replica {
     };
     Replica {
         name: format!("{service}.{}", seen.slot),
+        id: None,
         revision: seen.spec,
         image: seen.image,
         state,
@@ -306,6 +259,7 @@ fn shown(record: &Record, name: &str, service: &crate::stack::Service) -> serde_
     value["secrets"] = versions(&service.secrets, &record.release.secrets).into();
     value["configs"] = versions(&service.configs, &record.release.configs).into();
     without_nothing(&mut value);
+    Mask::new(&record.secret_env, &record.stack).hide(&mut value);
     value
 }
 
@@ -340,6 +294,7 @@ impl Target for Preview {
             return Ok(Observed {
                 secrets: supervisor::versions(&self.files.directory, supervisor::Kind::Secret)?,
                 configs: supervisor::versions(&self.files.directory, supervisor::Kind::Config)?,
+                revoked: self.revoked()?,
                 ..Observed::default()
             });
         };
@@ -356,6 +311,8 @@ impl Target for Preview {
                 .collect(),
             secrets: seen.secrets,
             configs: seen.configs,
+            revoked: self.revoked()?,
+            ..Observed::default()
         })
     }
 
@@ -367,15 +324,18 @@ impl Target for Preview {
         Ok(preflight::problems(record, &ports))
     }
 
-    fn specs(&self, record: &Record) -> Result<BTreeMap<String, Spec>, Error> {
+    fn specs(&self, record: &Record, _: &Observed) -> Result<BTreeMap<String, Spec>, Error> {
         let mut specs = BTreeMap::new();
         for (name, spec) in self.service_specs(record)? {
             let service = &record.stack.services[&name];
+            let revision = spec.fingerprint().hex();
             let spec = Spec {
-                revision: spec.fingerprint().hex(),
+                task: revision.clone(),
+                revision,
                 replicas: spec::replicas(service),
                 needs: service.depends_on.keys().cloned().collect(),
                 shown: shown(record, &name, service),
+                ..Spec::default()
             };
             specs.insert(name, spec);
         }
@@ -396,7 +356,17 @@ impl Target for Preview {
                 client.remove(service)?;
                 return self.files.remove(&format!("shown/{service}.json"));
             }
-            Step::Put { .. } | Step::Migrate { .. } => return Ok(()),
+            Step::Restart { service } => {
+                return Err(Error::Refused(format!(
+                    "a preview restarts nothing by itself; `skep down` and `skep preview` start `{service}` again"
+                )));
+            }
+            // The supervisor stops what must not meet itself, and knows one way of updating.
+            Step::Put { .. }
+            | Step::Migrate { .. }
+            | Step::Network { .. }
+            | Step::Stop { .. }
+            | Step::Settle { .. } => return Ok(()),
         };
         let specs = self.service_specs(record)?;
         let (spec, wanted) = (&specs[service], &record.stack.services[service]);
@@ -481,7 +451,7 @@ impl Target for Preview {
         }))
     }
 
-    fn lock(&self, owner: &str) -> Result<Box<dyn Lock>, Error> {
+    fn lock(&self, owner: &str, _: bool) -> Result<Box<dyn Lock>, Error> {
         let lock = self.files.lock(owner)?;
         self.recover()?;
         self.changes.store(true, Ordering::Relaxed);
@@ -514,6 +484,23 @@ impl Target for Preview {
 
     fn forget(&self, id: &ReleaseId) -> Result<(), Error> {
         self.files.remove(&history_file(id))
+    }
+
+    fn frozen(&self) -> Result<Option<Freeze>, Error> {
+        self.files.read("frozen.json")
+    }
+
+    fn freeze(&self, freeze: Option<&Freeze>) -> Result<(), Error> {
+        match freeze {
+            Some(freeze) => self.files.write("frozen.json", freeze),
+            None => self.files.remove("frozen.json"),
+        }
+    }
+
+    fn revoke(&self, version: &Version) -> Result<(), Error> {
+        let mut revoked = self.revoked()?;
+        revoked.insert(version.to_string());
+        self.files.write("revoked.json", &revoked)
     }
 }
 

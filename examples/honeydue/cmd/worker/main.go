@@ -52,6 +52,7 @@ type settings struct {
 	database    config.Database
 	redis       *redis.Options
 	mail        *config.Mail
+	pushKeys    []string
 	interval    time.Duration
 	concurrency int
 	port        string
@@ -66,6 +67,7 @@ func readSettings() (settings, error) {
 		database:    env.Database(),
 		redis:       env.Redis(),
 		mail:        env.Mail(),
+		pushKeys:    env.PushKeys(),
 		interval:    env.Duration("DIGEST_INTERVAL", time.Hour),
 		concurrency: env.Int("WORKER_CONCURRENCY", 5, 1, 100),
 		port:        env.Port("HEALTH_PORT", defaultPort),
@@ -124,7 +126,7 @@ func work() error {
 	defer scheduler.Shutdown()
 
 	slog.Info("working", "worker", todo.Worker, "release", s.release, "schema", schema,
-		"digests", s.interval.String(), "mail", s.mail != nil)
+		"digests", s.interval.String(), "mail", s.mail != nil, "push keys", s.pushKeys)
 	state := &health.Handler{Release: s.release, Checks: map[string]health.Check{
 		"database": pool.Ping,
 		"redis":    func(ctx context.Context) error { return cache.Ping(ctx).Err() },

@@ -203,6 +203,25 @@ func TestMail(t *testing.T) {
 	check(t, r.Err(), "`EMAIL_HOST_PASSWORD`", "`EMAIL_FROM` is `bee`", "`DIGEST_EMAIL_TO`")
 }
 
+func TestPushKeys(t *testing.T) {
+	files := map[string]string{"/run/secrets/apns": "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"}
+	r := reader(map[string]string{}, files)
+	if found := r.PushKeys(); len(found) != 0 {
+		t.Errorf("found %q in nothing", found)
+	}
+	check(t, r.Err())
+
+	r = reader(map[string]string{"APNS_AUTH_KEY_FILE": "/run/secrets/apns"}, files)
+	if found := r.PushKeys(); len(found) != 1 || found[0] != "APNS_AUTH_KEY" {
+		t.Errorf("found %q", found)
+	}
+	check(t, r.Err())
+
+	r = reader(map[string]string{"APNS_AUTH_KEY_FILE": "/run/secrets/apns", "FCM_SERVER_KEY_FILE": "/run/secrets/fcm"}, files)
+	r.PushKeys()
+	check(t, r.Err(), "`FCM_SERVER_KEY_FILE`", "/run/secrets/fcm")
+}
+
 func TestSigningKeyLength(t *testing.T) {
 	r := reader(map[string]string{"SECRET_KEY": "short"}, nil)
 	r.SigningKey()

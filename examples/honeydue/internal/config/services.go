@@ -155,6 +155,19 @@ func (r *Reader) Mail() *Mail {
 	return settings
 }
 
+// PushKeys reads the credentials of the two push services, and returns the
+// names of those that there are. Nothing is pushed yet: a key that a deployment
+// lost is found at the start, and not by the first message.
+func (r *Reader) PushKeys() []string {
+	var found []string
+	for _, name := range []string{"FCM_SERVER_KEY", "APNS_AUTH_KEY"} {
+		if r.Secret(name) != "" {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
 // SigningKey reads `SECRET_KEY`, which signs the addresses of uploads.
 func (r *Reader) SigningKey() []byte {
 	key := r.Secret("SECRET_KEY")

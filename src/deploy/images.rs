@@ -1,0 +1,149 @@
+//! The images of a release: built here, and pushed where the target is elsewhere, or found in a registry.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::ImageIndex;
+
+use super::place::{Place, settings};
+use super::{Deployment, Error};
+use crate::build::{self, Built, Request};
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::platform::{Arch, Platform};
+use crate::publish::{self, Destination};
+use crate::push;
+use crate::registry::{self, Reference, Repository, Tag};
+use crate::release::{ReleasedImage, SourceRevision};
+use crate::source;
+
+/// How often images are built again when content turns out to be lost.
+const ATTEMPTS: usize = 3;
+
+impl Deployment<'_> {
+    /// Builds targets: for a preview those of this machine's platform, which it runs out of the store; else all of
+    /// them, which are pushed.
+    pub(super) fn build(&self, names: &[String]) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let is_here = matches!(self.place, Place::Preview(_));
+        let request = Request {
+            names: names.to_vec(),
+            platforms: match is_here {
+                true => vec![Platform { arch: Arch::HOST }],
+                false => Vec::new(),
+            },
+            keep_going: false,
+        };
+        let mut attempt = 1;
+        let built = loop {
+            let built = build::build(self.setting, &request)?;
+            if is_here {
+                break built;
+            }
+            match publish::publish(self.setting, &built.images, &Destination::default()) {
+                Ok(_) => break built,
+                Err(publish::Error::Push(error))
+                    if error.kind() == push::Kind::LostContent && attempt < ATTEMPTS =>
+                {
+                    self.setting.events.warn(format!("{error}; building again"));
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        Ok(self.released(&built))
+    }
+
+    fn released(&self, built: &Built) -> BTreeMap<String, ReleasedImage> {
+        let mut images = BTreeMap::new();
+        for (name, image) in &built.images {
+            let platforms: BTreeMap<_, _> = image
+                .images
+                .iter()
+                .map(|(platform, image)| (*platform, image.manifest.oci()))
+                .collect();
+            let one = platforms.values().next().cloned();
+            let digest = image.index.as_ref().map(|index| index.digest.oci()).or(one);
+            let released = digest.map(|digest| ReleasedImage {
+                repository: self.repository(name),
+                digest,
+                platforms,
+            });
+            images.extend(released.map(|released| (name.clone(), released)));
+        }
+        images
+    }
+
+    /// Where an image is, or would be if it were pushed.
+    pub(super) fn repository(&self, name: &str) -> String {
+        let about = &self.setting.project.config.project;
+        match &about.images {
+            Some(template) => template.replace("{name}", name),
+            None => format!("localhost/{}/{name}", about.name),
+        }
+    }
+
+    pub(super) fn revision(&self) -> Result<SourceRevision, Error> {
+        let revision = source::revision(&self.setting.project.root).map_err(build::Error::from)?;
+        Ok(SourceRevision {
+            name: self.setting.project.config.project.name.clone(),
+            dirty: revision.as_ref().is_some_and(|revision| revision.dirty),
+            commit: revision.map(|revision| revision.commit),
+        })
+    }
+
+    /// The images that a registry has under `tag` now.
+    pub(super) fn resolve(
+        &self,
+        names: &[String],
+        tag: &Tag,
+    ) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+        let client = registry::Client::new(settings(self.setting))?;
+        let runtime = build::runtime()?;
+        let mut images = BTreeMap::new();
+        for name in names {
+            let repository = publish::repository_of(self.setting, name)?;
+            let reference = Reference::Tag(tag.clone());
+            let found =
+                runtime.block_on(client.head_manifest(&repository, &reference, &self.setting.cancel))?;
+            let digest = found.ok_or_else(|| Error::NoTag {
+                repository: repository.to_string(),
+                tag: tag.clone(),
+            })?;
+            let released = ReleasedImage {
+                repository: repository.to_string(),
+                platforms: runtime.block_on(platforms(
+                    &client,
+                    &repository,
+                    &digest,
+                    &self.setting.cancel,
+                ))?,
+                digest,
+            };
+            images.insert(name.clone(), released);
+        }
+        Ok(images)
+    }
+}
+
+/// The platforms of an index, with their manifests; none for a manifest, which says it in its config alone.
+async fn platforms(
+    client: &registry::Client,
+    repository: &Repository,
+    digest: &str,
+    cancel: &Cancel,
+) -> Result<BTreeMap<Platform, String>, Error> {
+    let Ok(reference) = Digest::from_oci(digest, 0).map(Reference::Digest) else {
+        return Ok(BTreeMap::new());
+    };
+    let manifest = client.get_manifest(repository, &reference, cancel).await?;
+    let index = manifest.and_then(|manifest| ImageIndex::from_reader(&manifest.bytes[..]).ok());
+    let children = index.map(|index| index.manifests().clone()).unwrap_or_default();
+    let of = |child: &oci_spec::image::Descriptor| {
+        let platform = child.platform().as_ref()?;
+        let platform = format!("{}/{}", platform.os(), platform.architecture());
+        Some((platform.parse().ok()?, child.digest().to_string()))
+    };
+    Ok(children.iter().filter_map(of).collect())
+}

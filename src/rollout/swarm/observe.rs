@@ -1,0 +1,393 @@
+//! From what a Swarm lists to what the model sees: a service with a replica for each slot, and why it is not well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bollard::models::{self, ServiceUpdateStatusStateEnum as Update, TaskState as At};
+use std::sync::PoisonError;
+
+use super::wanted::{self, Face};
+use super::{Swarm, time};
+use crate::docker::Inventory;
+use crate::rollout::target::{Error, Observed, Replica, Service, State, TaskState};
+use crate::rollout::watch::Reason;
+
+/// How long a replica without a health check has to run, unless the service says so (`docker service create
+/// --update-monitor`).
+const MONITOR: Duration = Duration::from_secs(5);
+
+impl Swarm {
+    /// What `inventory` shows.
+    pub(super) fn observed(&self, inventory: &Inventory) -> Result<Observed, Error> {
+        let names = self.names_for(inventory)?;
+        self.note_running(inventory);
+        let mut observed = Observed {
+            secrets: inventory
+                .secrets
+                .iter()
+                .filter_map(|secret| secret.spec.as_ref()?.name.clone())
+                .collect(),
+            configs: inventory
+                .configs
+                .iter()
+                .filter_map(|config| config.spec.as_ref()?.name.clone())
+                .collect(),
+            networks: inventory
+                .networks
+                .iter()
+                .filter_map(|network| network.name.clone())
+                .collect(),
+            revoked: inventory.secrets.iter().filter_map(revoked).collect(),
+            ..Observed::default()
+        };
+        for service in &inventory.services {
+            let Some(spec) = &service.spec else { continue };
+            let tasks: Vec<&models::Task> = inventory
+                .tasks
+                .iter()
+                .filter(|task| task.service_id.is_some() && task.service_id == service.id)
+                .collect();
+            if let Some(name) = wanted::task_name(spec) {
+                observed.tasks.insert(name, once(&tasks));
+            } else if let Some(name) = wanted::service_name(&self.about.name, spec) {
+                let seen = self.service(&name, service, spec, &tasks, inventory, &names);
+                observed.services.insert(name, seen);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Names of the networks that the stack's services are on.
+    pub(super) fn names_for(&self, inventory: &Inventory) -> Result<BTreeMap<String, String>, Error> {
+        let specs = inventory
+            .services
+            .iter()
+            .filter_map(|service| service.spec.as_ref()?.task_template.as_ref());
+        let networks = specs.flat_map(|template| template.networks.iter().flatten());
+        let ids: BTreeSet<&String> = networks.filter_map(|network| network.target.as_ref()).collect();
+        self.network_names(&|names| {
+            ids.iter()
+                .all(|id| names.contains_key(*id) || names.values().any(|name| name == *id))
+        })
+    }
+
+    fn note_running(&self, inventory: &Inventory) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<&String> = inventory
+            .tasks
+            .iter()
+            .filter(|task| state_of(task) == Some(At::RUNNING))
+            .filter_map(|task| task.id.as_ref())
+            .collect();
+        running.retain(|id, _| now.contains(id));
+        for id in now {
+            running.entry(id.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether a task has run for so long.
+    fn has_run_for(&self, task: &models::Task, monitor: Duration) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = task.id.as_ref().and_then(|id| running.get(id));
+        let began = task.status.as_ref().and_then(|status| time(&status.timestamp));
+        let by_its_clock = began.and_then(|began| (chrono::Utc::now() - began).to_std().ok());
+        seen.is_some_and(|since| since.elapsed() >= monitor) || by_its_clock.is_some_and(|ran| ran >= monitor)
+    }
+
+    fn service(
+        &self,
+        name: &str,
+        service: &models::Service,
+        spec: &models::ServiceSpec,
+        tasks: &[&models::Task],
+        inventory: &Inventory,
+        names: &BTreeMap<String, String>,
+    ) -> Service {
+        let (own, unsettled) = wanted::settled(spec);
+        let face = Face::of(&own, names, &self.about.secret_env);
+        let status = service.update_status.as_ref();
+        let paused =
+            status.filter(|status| matches!(status.state, Some(Update::PAUSED | Update::ROLLBACK_PAUSED)));
+        let mut replicas = Vec::new();
+        let mut slots: BTreeMap<(i64, String), Vec<&models::Task>> = BTreeMap::new();
+        for task in tasks {
+            let node = match task.slot {
+                Some(_) => String::new(),
+                None => node_name(inventory, task),
+            };
+            slots
+                .entry((task.slot.unwrap_or_default(), node))
+                .or_default()
+                .push(task);
+        }
+        let mut ended = Vec::new();
+        for ((slot, node), mut tasks) in slots {
+            tasks.sort_by_key(|task| std::cmp::Reverse(task.created_at.clone()));
+            let of = match node.is_empty() {
+                true => format!("{name}.{slot}"),
+                false => format!("{name}.{node}"),
+            };
+            self.slot(&of, &own, &tasks, names, &mut replicas, &mut ended);
+        }
+        let count = wanted::replicas(spec).unwrap_or_else(|| replicas.len().max(1) as u32);
+        let alive = replicas
+            .iter()
+            .filter(|replica: &&Replica| replica.state != State::Stopping)
+            .count();
+        ended.truncate((count as usize).saturating_sub(alive));
+        replicas.extend(ended);
+        replicas.sort_by(|a, b| a.name.cmp(&b.name));
+        Service {
+            revision: face.revision,
+            task: face.task,
+            version: service
+                .version
+                .as_ref()
+                .and_then(|version| version.index)
+                .unwrap_or_default(),
+            force: wanted::force(spec),
+            unsettled,
+            shown: face.shown,
+            replicas: count,
+            paused: paused.map(|status| Reason::new(status.message.clone().unwrap_or_default())),
+            tasks: replicas,
+        }
+    }
+
+    /// One slot: what runs there or should, what is on its way out, and in `ended` what nothing follows.
+    fn slot(
+        &self,
+        name: &str,
+        spec: &models::ServiceSpec,
+        newest_first: &[&models::Task],
+        names: &BTreeMap<String, String>,
+        replicas: &mut Vec<Replica>,
+        ended: &mut Vec<Replica>,
+    ) {
+        let mut current = None;
+        for task in newest_first {
+            let wanted = matches!(task.desired_state, Some(At::RUNNING | At::READY | At::ACCEPTED));
+            if wanted && current.is_none() {
+                current = Some(*task);
+            } else if !is_over(task) {
+                replicas.push(replica(name, task, State::Stopping, names));
+            }
+        }
+        match current {
+            Some(task) => {
+                let mut seen = replica(name, task, State::Starting, names);
+                let failures: Vec<&&models::Task> = newest_first
+                    .iter()
+                    .filter(|other| has_failed(other) && wanted::task_revision(other, names) == seen.revision)
+                    .collect();
+                seen.restarts = failures.len() as u32;
+                self.judge(&mut seen, task, spec, failures.first().map(|task| **task));
+                replicas.push(seen);
+            }
+            None => {
+                if let Some(last) = newest_first
+                    .first()
+                    .filter(|task| is_over(task) && !was_shut_down(task))
+                {
+                    let mut seen = replica(name, last, State::Failed, names);
+                    seen.reason = Some(why(last));
+                    ended.push(seen);
+                }
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        seen: &mut Replica,
+        task: &models::Task,
+        spec: &models::ServiceSpec,
+        last_failure: Option<&models::Task>,
+    ) {
+        let at = state_of(task);
+        if at == Some(At::RUNNING) {
+            let monitor = spec.update_config.as_ref().and_then(|update| update.monitor);
+            let monitor = monitor
+                .filter(|nanos| *nanos > 0)
+                .map_or(MONITOR, |nanos| Duration::from_nanos(nanos as u64));
+            if wanted::has_health_check(spec) || self.has_run_for(task, monitor) {
+                seen.state = State::Ready;
+            }
+            return;
+        }
+        let err = task
+            .status
+            .as_ref()
+            .and_then(|status| status.err.clone())
+            .filter(|err| !err.is_empty());
+        if let (Some(At::NEW | At::PENDING | At::ALLOCATED), Some(err)) = (at, &err) {
+            seen.state = State::Unplaced;
+            // It runs nowhere, and has printed nothing.
+            seen.id = None;
+            seen.reason = Some(placing(err, spec));
+            return;
+        }
+        let failure = match has_failed(task) {
+            true => Some(task),
+            false => last_failure,
+        };
+        if let Some(failure) = failure {
+            seen.state = match state_of(failure) {
+                // A node that cannot begin at all says so again and again.
+                Some(At::REJECTED) => State::Failed,
+                _ => State::Backoff,
+            };
+            seen.reason = Some(why_of(failure, spec));
+            seen.id.clone_from(&failure.id);
+        }
+    }
+}
+
+fn replica(name: &str, task: &models::Task, state: State, names: &BTreeMap<String, String>) -> Replica {
+    let image = task
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.container_spec.as_ref()?.image.clone());
+    let image = image.unwrap_or_default();
+    Replica {
+        name: name.to_owned(),
+        id: task.id.clone(),
+        revision: wanted::task_revision(task, names),
+        image: image
+            .split_once('@')
+            .map_or(image.clone(), |(_, digest)| digest.to_owned()),
+        state,
+        restarts: 0,
+        reason: None,
+        lines: Vec::new(),
+    }
+}
+
+fn revoked(secret: &models::Secret) -> Option<String> {
+    let spec = secret.spec.as_ref()?;
+    spec.labels.as_ref()?.get(super::wanted::REVOKED)?;
+    spec.name.clone()
+}
+
+fn state_of(task: &models::Task) -> Option<At> {
+    task.status.as_ref()?.state
+}
+
+fn is_over(task: &models::Task) -> bool {
+    matches!(
+        state_of(task),
+        Some(At::COMPLETE | At::SHUTDOWN | At::FAILED | At::REJECTED | At::ORPHANED) | None
+    )
+}
+
+fn has_failed(task: &models::Task) -> bool {
+    matches!(state_of(task), Some(At::FAILED | At::REJECTED))
+}
+
+/// Whether somebody wanted it to end.
+fn was_shut_down(task: &models::Task) -> bool {
+    matches!(state_of(task), Some(At::SHUTDOWN | At::ORPHANED))
+}
+
+fn exit_code(task: &models::Task) -> Option<i32> {
+    let code = task.status.as_ref()?.container_status.as_ref()?.exit_code?;
+    i32::try_from(code).ok()
+}
+
+/// Why a task ended, in as few words as say it.
+pub(super) fn why(task: &models::Task) -> String {
+    let status = task.status.as_ref();
+    let err = status.and_then(|status| status.err.clone()).unwrap_or_default();
+    let message = status
+        .and_then(|status| status.message.clone())
+        .unwrap_or_default();
+    if err.contains("unhealthy container") {
+        return "its health check failed".to_owned();
+    }
+    match (state_of(task), exit_code(task)) {
+        (Some(At::FAILED), Some(137)) => "killed (exit code 137)".to_owned(),
+        (Some(At::FAILED), Some(code)) if code != 0 => format!("exited with code {code}"),
+        (Some(At::COMPLETE), _) => "exited with code 0".to_owned(),
+        _ if !err.is_empty() => err,
+        _ => message,
+    }
+}
+
+/// The same, with what the service's limits have to do with it.
+fn why_of(task: &models::Task, spec: &models::ServiceSpec) -> String {
+    let why = why(task);
+    let limit = spec.task_template.as_ref().and_then(|template| {
+        template
+            .resources
+            .as_ref()?
+            .limits
+            .as_ref()?
+            .memory_bytes
+            .filter(|bytes| *bytes > 0)
+    });
+    match limit {
+        Some(limit) if why.starts_with("killed") => {
+            format!(
+                "{why}, most likely out of memory: its limit is {} MiB",
+                limit >> 20
+            )
+        }
+        _ => why,
+    }
+}
+
+/// Why no node takes it, with the constraints that it is about.
+fn placing(err: &str, spec: &models::ServiceSpec) -> String {
+    let placement = spec
+        .task_template
+        .as_ref()
+        .and_then(|template| template.placement.as_ref());
+    let constraints = placement
+        .and_then(|placement| placement.constraints.clone())
+        .unwrap_or_default();
+    match err.contains("constraint") && !constraints.is_empty() {
+        true => format!("{err}: {}", constraints.join(", ")),
+        false => err.to_owned(),
+    }
+}
+
+fn node_name(inventory: &Inventory, task: &models::Task) -> String {
+    let node = inventory
+        .nodes
+        .iter()
+        .find(|node| node.id.is_some() && node.id == task.node_id);
+    let name = node.and_then(|node| node.description.as_ref()?.hostname.clone());
+    name.or_else(|| task.node_id.clone())
+        .unwrap_or_else(|| "?".to_owned())
+}
+
+/// A task that runs once.
+fn once(tasks: &[&models::Task]) -> TaskState {
+    let newest = tasks.iter().max_by_key(|task| task.created_at.clone());
+    let Some(task) = newest else {
+        return TaskState {
+            exit_code: None,
+            reason: None,
+        };
+    };
+    match is_over(task) {
+        false => TaskState {
+            exit_code: None,
+            reason: task
+                .status
+                .as_ref()
+                .and_then(|status| status.err.clone())
+                .filter(|err| !err.is_empty()),
+        },
+        true => {
+            let code = match state_of(task) {
+                Some(At::COMPLETE) => 0,
+                _ => exit_code(task).filter(|code| *code != 0).unwrap_or(-1),
+            };
+            TaskState {
+                exit_code: Some(code),
+                reason: (code != 0).then(|| why(task)),
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Tasks that run once, and what everything prints. A task is a service that nobody restarts, with a label of its own.
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use bollard::models::{
+    HealthConfig, Service, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpecRestartPolicy,
+    TaskSpecRestartPolicyConditionEnum as Condition, TaskState as At,
+};
+
+use super::wanted::{self, TASK};
+use super::{Swarm, error};
+use crate::cancel::Cancel;
+use crate::docker::{self, Engine, LogLine, LogOptions};
+use crate::release::ReleaseId;
+use crate::rollout::history::Record;
+use crate::rollout::target::{Error, LogQuery, Task};
+use crate::swarm;
+
+/// How long a log that is not followed may take: a node that does not answer is not waited for.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a task may take to end that was told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(180);
+
+impl Swarm {
+    pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
+        let inventory = self.look()?;
+        let spec = self
+            .wanted(record, &inventory)?
+            .remove(&task.service)
+            .ok_or_else(|| {
+                Error::Refused(format!(
+                    "release {} has no service `{}`",
+                    record.release.id, task.service
+                ))
+            })?;
+        let spec = once(&self.about.name, task, spec);
+        let auth = self.credentials(&spec)?;
+        self.again(
+            |engine| match engine.create_service(spec.clone(), auth.as_ref()) {
+                Err(docker::Error::Conflict(_)) => Ok(()),
+                other => other.map(drop),
+            },
+        )
+    }
+
+    /// Scaled to nothing first: only then the Swarm tells when its container is gone.
+    pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
+        let scoped = swarm::scoped(&self.about.name, name);
+        self.change(name, &|there| {
+            let mut spec = there?.clone();
+            let replicated = spec.mode.as_mut().and_then(|mode| mode.replicated.as_mut())?;
+            (replicated.replicas != Some(0)).then(|| replicated.replicas = Some(0))?;
+            Some(spec)
+        })?;
+        let began = Instant::now();
+        loop {
+            let tasks = self.engine()?.tasks(&[("service", &scoped)]).map_err(error)?;
+            let lives = |task: &bollard::models::Task| {
+                let state = task.status.as_ref().and_then(|status| status.state);
+                matches!(
+                    state,
+                    Some(
+                        At::NEW
+                            | At::ALLOCATED
+                            | At::PENDING
+                            | At::ASSIGNED
+                            | At::ACCEPTED
+                            | At::PREPARING
+                            | At::READY
+                            | At::STARTING
+                            | At::RUNNING
+                    )
+                )
+            };
+            if !tasks.iter().any(lives) {
+                break;
+            }
+            if began.elapsed() > STOP_TIMEOUT {
+                return Err(Error::Environment(format!(
+                    "`{scoped}` was told to stop {} s ago, and still runs",
+                    STOP_TIMEOUT.as_secs()
+                )));
+            }
+            std::thread::sleep(super::PACE);
+        }
+        self.again(|engine| engine.remove_service(&scoped))
+    }
+
+    /// Removes the tasks of a release's migration.
+    pub(super) fn forget_tasks(&self, id: &ReleaseId) -> Result<(), Error> {
+        let prefix = format!("migrate-{id}-");
+        for service in &self.look()?.services {
+            let name = service.spec.as_ref().and_then(wanted::task_name);
+            if let Some(name) = name.filter(|name| name.starts_with(&prefix)) {
+                let scoped = swarm::scoped(&self.about.name, &name);
+                self.again(|engine| engine.remove_service(&scoped))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_logs(
+        &self,
+        query: &LogQuery,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let inventory = self.look()?;
+        let mut sources: Vec<(String, String, bool)> = Vec::new();
+        for service in &inventory.services {
+            let Some((id, spec)) = service.id.clone().zip(service.spec.as_ref()) else {
+                continue;
+            };
+            let task = wanted::task_name(spec);
+            let name = task
+                .clone()
+                .or_else(|| wanted::service_name(&self.about.name, spec));
+            let Some(name) = name else { continue };
+            match &query.of {
+                Some(of) if *of == name => sources.push((name, id, false)),
+                Some(of) => sources.extend(self.replica_log(service, &name, of, &inventory)),
+                None if task.is_none() => sources.push((name, id, false)),
+                None => {}
+            }
+        }
+        let options = LogOptions {
+            tail: query.tail.map(|lines| lines as u64),
+            follow: query.follow,
+            since: None,
+            timestamps: !query.plain,
+        };
+        let engine = self.engine()?;
+        let names = slots(&inventory);
+        let show = |name: &str, line: &LogLine| match query.plain {
+            true => line.line.clone(),
+            false => {
+                let of = line.task.as_ref().and_then(|task| names.get(task));
+                let of = of.map_or(name.to_owned(), |slot| format!("{name}.{slot}"));
+                format!("{} {of} {}", line.time.as_deref().unwrap_or_default(), line.line)
+            }
+        };
+        let (lines, read) = channel();
+        std::thread::scope(|scope| {
+            for (name, id, is_task) in &sources {
+                let (lines, options, show) = (lines.clone(), &options, &show);
+                scope.spawn(move || {
+                    let mut send = |line: LogLine| drop(lines.send(Ok(show(name, &line))));
+                    let done = read_one(engine, id, *is_task, options, cancel, &mut send);
+                    if let Err(problem) = done {
+                        let _ = lines.send(Err(problem));
+                    }
+                });
+            }
+            drop(lines);
+            let mut all = Vec::new();
+            for line in read {
+                match (line, query.follow) {
+                    (Ok(line), true) => each(&line),
+                    (Ok(line), false) => all.push(line),
+                    (Err(problem), _) => return Err(problem),
+                }
+            }
+            if !query.plain {
+                all.sort();
+            }
+            all.iter().for_each(|line| each(line));
+            Ok(())
+        })
+    }
+
+    /// The log of the newest task in a slot, if `of` names one of the service's.
+    fn replica_log(
+        &self,
+        service: &Service,
+        name: &str,
+        of: &str,
+        inventory: &docker::Inventory,
+    ) -> Option<(String, String, bool)> {
+        let slot: i64 = of.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
+        let tasks = inventory
+            .tasks
+            .iter()
+            .filter(|task| task.service_id == service.id && task.slot == Some(slot));
+        let newest = tasks.max_by_key(|task| task.created_at.clone())?;
+        Some((name.to_owned(), newest.id.clone()?, true))
+    }
+}
+
+/// Slots by the ids of their tasks.
+fn slots(inventory: &docker::Inventory) -> std::collections::BTreeMap<String, i64> {
+    let tasks = inventory.tasks.iter();
+    tasks
+        .filter_map(|task| Some((task.id.clone()?, task.slot?)))
+        .collect()
+}
+
+/// The spec of a service that runs once.
+fn once(stack: &str, task: &Task, mut spec: ServiceSpec) -> ServiceSpec {
+    spec.name = Some(swarm::scoped(stack, &task.name));
+    let labels = spec.labels.get_or_insert_default();
+    labels.insert(TASK.to_owned(), task.name.clone());
+    spec.mode = Some(ServiceSpecMode {
+        replicated: Some(ServiceSpecModeReplicated { replicas: Some(1) }),
+        ..ServiceSpecMode::default()
+    });
+    spec.endpoint_spec = None;
+    spec.update_config = None;
+    spec.rollback_config = None;
+    let template = spec.task_template.get_or_insert_default();
+    template.force_update = None;
+    template.restart_policy = Some(TaskSpecRestartPolicy {
+        condition: Some(Condition::NONE),
+        ..TaskSpecRestartPolicy::default()
+    });
+    let container = template.container_spec.get_or_insert_default();
+    container.command = Some(task.command.clone());
+    container.args = None;
+    container.health_check = Some(HealthConfig {
+        test: Some(vec!["NONE".to_owned()]),
+        ..HealthConfig::default()
+    });
+    for network in template.networks.iter_mut().flatten() {
+        // Nobody is to find it under the service's name.
+        network.aliases = None;
+    }
+    spec
+}
+
+fn read_one(
+    engine: &Engine,
+    id: &str,
+    is_task: bool,
+    options: &LogOptions,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(LogLine),
+) -> Result<(), Error> {
+    let read = |cancel: &Cancel, each: &mut dyn FnMut(LogLine)| match is_task {
+        true => engine.task_logs(id, options, cancel, each),
+        false => engine.service_logs(id, options, cancel, each),
+    };
+    let done = match options.follow {
+        true => read(cancel, each),
+        false => within(LOG_TIMEOUT, cancel, &mut |cancel| read(cancel, each)),
+    };
+    match done {
+        Err(docker::Error::Cancelled | docker::Error::NotFound(_)) => Ok(()),
+        other => other.map_err(error),
+    }
+}
+
+/// The end of one task's log.
+pub(super) fn read_log(
+    engine: &Engine,
+    id: &str,
+    tail: Option<u64>,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(LogLine),
+) -> Result<(), Error> {
+    let options = LogOptions {
+        tail,
+        ..LogOptions::default()
+    };
+    read_one(engine, id, true, &options, cancel, each)
+}
+
+/// Runs `ask` with a flag that is raised after `limit`, or with `cancel`.
+fn within<T>(limit: Duration, cancel: &Cancel, ask: &mut dyn FnMut(&Cancel) -> T) -> T {
+    let bounded = Cancel::default();
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        let raised = bounded.clone();
+        scope.spawn(move || {
+            let began = Instant::now();
+            while began.elapsed() < limit && !cancel.is_raised() {
+                match is_done.recv_timeout(Duration::from_millis(50)) {
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+            }
+            raised.raise();
+        });
+        let value = ask(&bounded);
+        drop(done);
+        value
+    })
+}

@@ -1,0 +1,174 @@
+//! A normal form of specs: what an engine gives back is equal to what it was sent, and nothing else is.
+//!
+//! An engine leaves out what says nothing, writes down some of its defaults, and calls networks by their ids. What is
+//! neither said nor different is left out here, on both sides.
+
+use bollard::models::{ServiceSpec, TaskSpec};
+use serde_json::{Map, Value};
+
+use super::OURS;
+
+/// The name of a network, by its id.
+pub type Names<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Values that an engine of 20.10 or later has for what is absent, and writes down for some keys.
+const DEFAULTS: [(&str, &str); 8] = [
+    ("Isolation", "default"),
+    ("Runtime", "container"),
+    ("FailureAction", "pause"),
+    ("Order", "stop-first"),
+    ("Condition", "any"),
+    ("Mode", "vip"),
+    ("PublishMode", "ingress"),
+    ("Protocol", "tcp"),
+];
+
+/// Where nothing is something else than zero.
+const ZERO_COUNTS: [&str; 4] = ["Replicas", "StopGracePeriod", "Init", "Mode"];
+
+/// The normal form of a service.
+pub fn canonical(spec: &ServiceSpec, names: Names<'_>) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    normalize(&mut value, names);
+    value
+}
+
+/// The normal form of what replicas are made of, of a service or of a task; without the count of restarts.
+pub fn task_template(spec: &TaskSpec, names: Names<'_>) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    normalize(&mut value, names);
+    value
+}
+
+/// What tells one normal form from another: 16 hexadecimal digits.
+pub fn revision(canonical: &Value) -> String {
+    // Keys are sorted: it is the map of `serde_json` without `preserve_order`.
+    blake3::hash(canonical.to_string().as_bytes()).to_hex()[..16].to_owned()
+}
+
+fn normalize(value: &mut Value, names: Names<'_>) {
+    let Value::Object(fields) = value else {
+        if let Value::Array(items) = value {
+            items.iter_mut().for_each(|item| normalize(item, names));
+        }
+        return;
+    };
+    // Two services may differ in how often they were restarted, and in the ids that an object has.
+    for key in ["ForceUpdate", "SecretID", "ConfigID"] {
+        fields.remove(key);
+    }
+    for (key, value) in fields.iter_mut() {
+        normalize(value, names);
+        match (key.as_str(), value) {
+            ("Labels", Value::Object(labels)) => labels.retain(|label, _| !label.starts_with(OURS)),
+            ("Networks", Value::Array(networks)) => {
+                networks.iter_mut().for_each(|network| rename(network, names));
+                networks.sort_by_key(|network| network["Target"].to_string());
+            }
+            ("Secrets" | "Configs", Value::Array(objects)) => {
+                objects.sort_by_key(|object| format!("{} {}", object["SecretName"], object["File"]));
+            }
+            ("Aliases", Value::Array(aliases)) => aliases.sort_by_key(ToString::to_string),
+            _ => {}
+        }
+    }
+    let delays = fields.contains_key("Condition") || fields.contains_key("MaxAttempts");
+    fields.retain(|key, value| says_something(key, value, delays));
+}
+
+fn rename(network: &mut Value, names: Names<'_>) {
+    let name = network["Target"].as_str().and_then(names);
+    if let Some(name) = name {
+        network["Target"] = name.into();
+    }
+}
+
+fn says_something(key: &str, value: &Value, of_restarts: bool) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => {
+            !text.is_empty()
+                && !DEFAULTS
+                    .iter()
+                    .any(|(name, default)| key == *name && text == default)
+        }
+        Value::Array(items) => !items.is_empty(),
+        // An empty `Global` is a mode all the same.
+        Value::Object(fields) => !fields.is_empty() || key == "Global" || key == "GlobalJob",
+        Value::Bool(value) => *value || ZERO_COUNTS.contains(&key),
+        Value::Number(number) => {
+            number.as_f64() != Some(0.0) || ZERO_COUNTS.contains(&key) || key == "Delay" && of_restarts
+        }
+    }
+}
+
+/// Options of a map's normal form that are no map are of no use to a reader.
+pub(super) fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn of(value: Value) -> Value {
+        let spec: ServiceSpec = serde_json::from_value(value).unwrap();
+        canonical(&spec, &|id| (id == "id1").then(|| "shop_inner".to_owned()))
+    }
+
+    #[test]
+    fn what_an_engine_adds_says_nothing() {
+        let sent = of(json!({
+            "Name": "shop_web",
+            "Labels": {"a": "b"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "web@sha256:1", "ReadOnly": false, "Secrets": [
+                    {"SecretID": "", "SecretName": "shop_key", "File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 292}}
+                ]},
+                "Networks": [{"Target": "shop_inner", "Aliases": ["web"]}],
+                "Placement": {}
+            },
+            "Mode": {"Replicated": {"Replicas": 0}},
+            "UpdateConfig": {"Parallelism": 1},
+            "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp"}]}
+        }));
+        let back = of(json!({
+            "Name": "shop_web",
+            "Labels": {"a": "b", "skep.update": "null"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "web@sha256:1", "Isolation": "default", "Secrets": [
+                    {"SecretID": "xyz", "SecretName": "shop_key", "File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 292}}
+                ]},
+                "Networks": [{"Target": "id1", "Aliases": ["web"]}],
+                "Resources": {"Reservations": {}}, "ForceUpdate": 3, "Runtime": "container"
+            },
+            "Mode": {"Replicated": {"Replicas": 0}},
+            "UpdateConfig": {"Parallelism": 1, "FailureAction": "pause", "MaxFailureRatio": 0, "Order": "stop-first"},
+            "EndpointSpec": {"Mode": "vip", "Ports": [
+                {"TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp", "PublishMode": "ingress"}
+            ]}
+        }));
+        assert_eq!(sent, back);
+        assert_eq!(revision(&sent), revision(&back));
+    }
+
+    #[test]
+    fn what_is_different_stays_different() {
+        let with = |key: &str, value: Value| of(json!({ "TaskTemplate": {"ContainerSpec": { key: value }} }));
+        assert_ne!(
+            with("StopGracePeriod", json!(0)),
+            with("StopGracePeriod", json!(null))
+        );
+        assert_ne!(with("Init", json!(false)), with("Init", json!(null)));
+        let restarts = |value: Value| of(json!({ "TaskTemplate": {"RestartPolicy": value} }));
+        assert_ne!(
+            restarts(json!({"Condition": "any", "Delay": 0})),
+            restarts(json!({"Condition": "any"}))
+        );
+        assert_ne!(of(json!({"Mode": {"Global": {}}})), of(json!({"Mode": {}})));
+    }
+}
