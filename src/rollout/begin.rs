@@ -166,9 +166,11 @@ impl<'a> Rollout<'a> {
         way: Way,
     ) -> Result<Report, Error> {
         let target = setting.target;
-        // Nothing to do needs no lock, and writes nothing.
-        let outlook = Outlook::new(target, &record, way)?;
-        if outlook.is_settled(&record, way) {
+        // Nothing to do needs no lock, and writes nothing. What cannot be seen now may be so because nobody brings a
+        // preview back that died, which whoever has the lock does.
+        if let Ok(outlook) = Outlook::new(target, &record, way)
+            && outlook.is_settled(&record, way)
+        {
             return outlook.unchanged(target, record);
         }
         let lock = target.lock(&setting.options.owner, false)?;
