@@ -382,12 +382,19 @@ impl<'a> Deployment<'a> {
     }
 
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        run(&rollout::Setting {
+        let done = run(&rollout::Setting {
             target: self.target(),
             options: &self.options,
             events: &self.setting.events,
             cancel: &self.setting.cancel,
-        })
+        });
+        if let Place::Swarm(swarm) = &self.place {
+            swarm
+                .notes()
+                .into_iter()
+                .for_each(|note| self.setting.events.warn(note));
+        }
+        done
     }
 
     /// Content that the target lacks of `record`, as far as this machine has it.

@@ -7,7 +7,7 @@ use super::{Context, stdout};
 use crate::deploy::{Asker, Deployment, Images, SavedPlan};
 use crate::registry::Tag;
 use crate::release::ReleaseId;
-use crate::rollout::{Effect, Proposal, Report};
+use crate::rollout::{Effect, ImageChange, ImageOf, Proposal, Report};
 
 /// How a rollout goes about it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -257,6 +257,20 @@ pub(super) fn pending(asked: bool, proposal: &Proposal) -> Result<(), Failure> {
     }
 }
 
+/// `name sha256:… (revision) → sha256:… (revision)`, with as many digits as tell them apart.
+fn image_line(change: &ImageChange) -> String {
+    let one = |image: &Option<ImageOf>| match image {
+        None => "nothing".to_owned(),
+        Some(image) => {
+            let digest = image.digest.get(..19).unwrap_or(&image.digest);
+            let revision = image.revision.as_ref().map(|revision| format!(" ({revision})"));
+            format!("{digest}{}", revision.unwrap_or_default())
+        }
+    };
+    let name = super::failure::printable(&change.name);
+    format!("{name} {} → {}", one(&change.before), one(&change.after))
+}
+
 pub(super) fn text(proposal: &Proposal, colours: bool) -> String {
     let mut text = String::new();
     for change in &proposal.changes {
@@ -270,6 +284,9 @@ pub(super) fn text(proposal: &Proposal, colours: bool) -> String {
         };
         let stateful = if change.stateful { ", STATEFUL" } else { "" };
         text += &format!("{sign} {}: {what}{stateful}\n", change.service);
+        if let Some(image) = &change.image {
+            text += &format!("    {}\n", image_line(image));
+        }
         for line in change
             .diff
             .lines()

@@ -80,6 +80,7 @@ fn swarm(
         managers,
         cluster: environment.cluster.clone(),
         patience: environment.patience.map_or(PATIENCE, |span| span.0),
+        given: rollout::given(project, environment)?,
         secret_env: environment.secret_env.iter().cloned().collect(),
         state,
         directory,

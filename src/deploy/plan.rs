@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::lints::Judge;
+use super::place::Place;
 use super::{Deployment, Error, Images};
 use crate::lint::Finding;
 use crate::rollout::{self, Proposal, Record, Report, Rollout, Seen};
@@ -63,7 +64,10 @@ impl Deployment<'_> {
             project: self.setting.project.config.project.name.clone(),
             environment: self.name.clone(),
             seen: proposal.seen.clone(),
-            record,
+            record: match &self.place {
+                Place::Swarm(swarm) => swarm.sealed(&record),
+                Place::Preview(_) => record,
+            },
         };
         Ok((proposal, saved))
     }

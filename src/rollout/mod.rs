@@ -36,12 +36,12 @@ pub use history::{Journal, Migrate, Outcome, Probe, Record};
 pub use mask::{Mask, stand_in};
 pub use notify::{About, Ending, Notice, notify};
 pub use prepare::{
-    Error as PrepareError, Missing, Source, Wish, fill, lacking, pinned, prepare, read_stack, stack_name,
-    targets,
+    Error as PrepareError, Missing, Source, Wish, fill, given, lacking, pinned, prepare, read_stack,
+    stack_name, targets,
 };
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
-pub use proposal::{Change, Effect, Proposal};
+pub use proposal::{Change, Effect, ImageChange, ImageOf, Proposal};
 pub use roots::Roots;
 pub use run::{Contents, Options, Report, Rollout, Seen, Setting};
 pub use swarm::{Swarm, Whereabouts};

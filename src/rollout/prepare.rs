@@ -200,6 +200,19 @@ pub fn fill(
     stack::fill(text, &lookup).map_err(|why| Error::User(format!("`{text}` in skep.toml: {why}")))
 }
 
+/// The variables that an environment's files give, as far as they are there.
+pub fn given(project: &Project, environment: &Environment) -> Result<BTreeMap<String, String>, Error> {
+    let all_there = environment
+        .env_files
+        .iter()
+        .all(|file| project.root.join(file).exists());
+    match all_there {
+        true => Ok(variables_of(project, environment)?.0),
+        // Whoever reads the stack file makes them, or says what is missing.
+        false => Ok(BTreeMap::new()),
+    }
+}
+
 type Given = (BTreeMap<String, String>, BTreeMap<String, Place>);
 
 /// The variables that an environment's files give, and where.

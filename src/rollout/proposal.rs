@@ -37,8 +37,30 @@ pub struct Change {
     pub effect: Effect,
     /// Whether replicas are replaced that keep files of their own on a node.
     pub stateful: bool,
+    /// Which image it has and gets, if that is another one.
+    pub image: Option<ImageChange>,
     /// A unified diff of what it is given, values of secrets masked.
     pub diff: String,
+}
+
+/// Another image of a service.
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ImageChange {
+    /// Its name, without registry and digest.
+    pub name: String,
+    /// What the service has.
+    pub before: Option<ImageOf>,
+    /// What it gets.
+    pub after: Option<ImageOf>,
+}
+
+/// An image, and what it was built of.
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ImageOf {
+    /// `sha256:…`.
+    pub digest: String,
+    /// The first digits of the revision, if a release says so.
+    pub revision: Option<String>,
 }
 
 /// How a service changes.
@@ -90,7 +112,11 @@ impl Proposal {
             specs.keys().chain(observed.services.keys()).collect();
         let changes = names
             .into_iter()
-            .filter_map(|name| change(name, &specs, observed))
+            .filter_map(|name| {
+                change(name, &specs, observed, &|digest| {
+                    revision(digest, record, history)
+                })
+            })
             .collect();
         Ok(Proposal {
             release: record.release.id.clone(),
@@ -118,7 +144,48 @@ fn lacking(record: &Record, observed: &Observed) -> Vec<(Kind, Version)> {
     lacking
 }
 
-fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Option<Change> {
+/// The first digits of the revision that an image was built of, as the newest release says that has it.
+fn revision(digest: &str, record: &Record, history: &[Record]) -> Option<String> {
+    let has = |record: &&Record| {
+        let mut images = record.release.images.iter();
+        images.any(|(name, image)| image.digest == digest && !name.contains('@'))
+    };
+    let record = history.iter().chain([record]).find(has)?;
+    let commit = record.release.sources.first()?.commit.as_ref()?;
+    commit.get(..12).map(str::to_owned)
+}
+
+fn image_change(
+    service: &str,
+    before: &serde_json::Value,
+    after: &serde_json::Value,
+    revision: &dyn Fn(&str) -> Option<String>,
+) -> Option<ImageChange> {
+    let (before, after) = (before["image"].as_str(), after["image"].as_str());
+    if before == after {
+        return None;
+    }
+    let one = |image: &str| {
+        let (_, digest) = image.split_once('@')?;
+        Some(ImageOf {
+            digest: digest.to_owned(),
+            revision: revision(digest),
+        })
+    };
+    let name = after.or(before)?.split('@').next()?.rsplit('/').next();
+    Some(ImageChange {
+        name: name.unwrap_or(service).to_owned(),
+        before: before.and_then(one),
+        after: after.and_then(one),
+    })
+}
+
+fn change(
+    name: &str,
+    specs: &BTreeMap<String, Spec>,
+    observed: &Observed,
+    revision: &dyn Fn(&str) -> Option<String>,
+) -> Option<Change> {
     let (spec, service) = (specs.get(name), observed.services.get(name));
     let effect = match (spec, service) {
         (Some(_), None) => Effect::Create,
@@ -130,8 +197,11 @@ fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Op
         _ => return None,
     };
     let stateful = spec.is_some_and(|spec| spec.stateful) && effect == Effect::Replace;
-    let before = service.map(|service| text(&service.shown)).unwrap_or_default();
-    let after = spec.map(|spec| text(&spec.shown)).unwrap_or_default();
+    let nothing = serde_json::Value::Null;
+    let before = service.map_or(&nothing, |service| &service.shown);
+    let after = spec.map_or(&nothing, |spec| &spec.shown);
+    let image = image_change(name, before, after, revision);
+    let (before, after) = (text(before), text(after));
     let diff = similar::TextDiff::from_lines(&before, &after)
         .unified_diff()
         .context_radius(2)
@@ -140,6 +210,7 @@ fn change(name: &str, specs: &BTreeMap<String, Spec>, observed: &Observed) -> Op
         service: name.to_owned(),
         effect,
         stateful,
+        image,
         diff,
     })
 }

@@ -5,6 +5,7 @@ mod apply;
 mod lock;
 mod observe;
 mod preflight;
+mod seal;
 mod state;
 mod task;
 mod wanted;
@@ -35,7 +36,7 @@ const PACE: Duration = Duration::from_millis(250);
 const LINES: u64 = 20;
 
 /// Which Swarm, and what is needed to use it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Whereabouts {
     /// What the stack is called there.
     pub name: String,
@@ -47,6 +48,8 @@ pub struct Whereabouts {
     pub patience: Duration,
     /// Variables of services whose values are secrets.
     pub secret_env: BTreeSet<String>,
+    /// Variables with their values, as the environment's files give them.
+    pub given: BTreeMap<String, String>,
     /// A directory of this machine in which the Swarm's id is remembered.
     pub state: PathBuf,
     /// The directory of the stack file.
@@ -69,6 +72,10 @@ pub struct Swarm {
     networks: Mutex<BTreeMap<String, String>>,
     /// What was seen last, which tells what services keep that no stack file speaks of.
     seen: Mutex<Option<Arc<Inventory>>>,
+    /// Values that secret variables have, or had while this process looked.
+    values: Mutex<seal::Values>,
+    /// Variables whose values at the time of a release are kept nowhere.
+    lost: Mutex<BTreeSet<String>>,
 }
 
 impl Swarm {
@@ -82,6 +89,7 @@ impl Swarm {
         let managers = managers
             .collect::<Result<Vec<Address>, _>>()
             .map_err(|error| Error::Refused(error.to_string()))?;
+        let values = seal::Values::new(&about.given);
         Ok(Swarm {
             about,
             managers,
@@ -90,12 +98,28 @@ impl Swarm {
             running: Mutex::default(),
             networks: Mutex::default(),
             seen: Mutex::default(),
+            values: Mutex::new(values),
+            lost: Mutex::default(),
         })
     }
 
     /// What the stack is called there.
     pub fn name(&self) -> &str {
         &self.about.name
+    }
+
+    /// What is worth a word to whoever asked, since the last time.
+    pub fn notes(&self) -> Vec<String> {
+        let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        let note = |name: String| {
+            format!("the value that `{name}` had then is kept nowhere; its present one is used")
+        };
+        lost.into_iter().map(note).collect()
+    }
+
+    /// A record as it is kept: without the values of its secret variables.
+    pub fn sealed(&self, record: &Record) -> Record {
+        seal::sealed(record)
     }
 
     /// The Swarm, connected to when it is first needed; another one than before is refused.
@@ -141,6 +165,8 @@ impl Swarm {
         let label = format!("{NAMESPACE}={}", self.about.name);
         let inventory = self.engine()?.all(&[("label", &label)]).map_err(error)?;
         let inventory = Arc::new(inventory);
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.see(&inventory, &self.about.secret_env);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&inventory));
         Ok(inventory)
     }
@@ -319,7 +345,7 @@ impl Target for Swarm {
     }
 
     fn record(&self, record: &Record) -> Result<(), Error> {
-        state::record(self.guard()?, &self.about.name, record)
+        state::record(self.guard()?, &self.about.name, &seal::sealed(record))
     }
 
     fn forget(&self, id: &ReleaseId) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! What a release's services are to be on the Swarm, and how that is compared with what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use bollard::models::{
     NetworkCreateRequest, ServiceSpec, ServiceSpecUpdateConfig,
@@ -173,6 +174,7 @@ impl Swarm {
         inventory: &Inventory,
     ) -> Result<BTreeMap<String, ServiceSpec>, Error> {
         let names = self.names_for(inventory)?;
+        let record = &self.opened(record)?;
         let mut wanted = match record.found.is_empty() {
             true => self.converted(record, inventory)?,
             false => found(record)?,
@@ -191,6 +193,15 @@ impl Swarm {
             }
         }
         Ok(wanted)
+    }
+
+    /// The record with the values of its secret variables.
+    fn opened(&self, record: &Record) -> Result<Record, Error> {
+        let mut opened = record.clone();
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        values.open(&mut opened, &mut lost).map_err(Error::Refused)?;
+        Ok(opened)
     }
 
     fn converted(
