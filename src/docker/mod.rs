@@ -265,11 +265,10 @@ impl Engine {
     }
 
     fn rest(&self, attempt: u32) -> Result<(), Error> {
-        let pause = tokio::time::sleep(retry::pause(FIRST_PAUSE, attempt, None).min(PATIENCE / 10));
-        // The timer belongs to the runtime that waits for it.
-        let rested = self
-            .runtime
-            .block_on(async { self.cancel.unless_raised(pause).await });
+        let pause = retry::pause(FIRST_PAUSE, attempt, None).min(PATIENCE / 10);
+        // The timer is made where it runs.
+        let rest = async { self.cancel.unless_raised(tokio::time::sleep(pause)).await };
+        let rested = self.runtime.block_on(rest);
         rested.ok_or(Error::Cancelled)
     }
 }
