@@ -34,14 +34,14 @@ impl<'a> Judge<'a> {
 
     /// Refuses what is wrong whatever the images are, before any is built.
     pub(super) fn before_images(&self) -> Result<(), Error> {
-        let report = self.report(&BTreeMap::new(), self.target())?;
+        let report = self.report(&BTreeMap::new(), &BTreeMap::new(), self.target())?;
         self.refuse(&report)
     }
 
     /// Refuses what blocks, and warns of the rest.
     pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
         let configs = self.deployment.configs(&self.source.reading.stack, images, true);
-        let report = self.report(&configs, self.target())?;
+        let report = self.report(images, &configs, self.target())?;
         for finding in report.of(Level::Warn) {
             self.deployment.setting.events.warn(finding.to_string());
         }
@@ -52,14 +52,26 @@ impl<'a> Judge<'a> {
         self.deployment.environment.target.into()
     }
 
-    fn report(&self, images: &BTreeMap<String, Config>, target: lint::Target) -> Result<Report, Error> {
+    fn report(
+        &self,
+        released: &BTreeMap<String, ReleasedImage>,
+        images: &BTreeMap<String, Config>,
+        target: lint::Target,
+    ) -> Result<Report, Error> {
         let today = Utc::now().date_naive();
+        let known = released.iter().filter(|(_, image)| !image.platforms.is_empty());
+        let platforms = known.map(|(name, image)| {
+            let platforms = image.platforms.keys().map(ToString::to_string);
+            (name.clone(), platforms.collect())
+        });
         Ok(lint::check(&Inputs {
             project: &self.deployment.setting.project,
             environment: self.deployment.environment,
             reading: &self.source.reading,
             given: &self.source.given,
             images,
+            platforms: &platforms.collect(),
+            nodes: None,
             tracked: self.tracked.as_ref(),
             target,
             // Each fits until the year 65536.
@@ -93,7 +105,7 @@ impl Deployment<'_> {
         let images = newest.map(|record| record.release.images).unwrap_or_default();
         let configs = self.configs(&source.reading.stack, &images, false);
         let judge = Judge::new(self, &source)?;
-        judge.report(&configs, target.unwrap_or(judge.target()))
+        judge.report(&images, &configs, target.unwrap_or(judge.target()))
     }
 
     /// The configs of a stack's images, by what it calls them, as far as they can be had.

@@ -255,6 +255,32 @@ impl Environment {
                 "a program and its arguments",
             ));
         }
+        self.check_probes()?;
+        self.check_notify()?;
+        for (name, source) in &self.secrets {
+            let key = format!("secrets.{name}");
+            match source {
+                SecretSource::Generate(0..16) | SecretSource::Generate(129..) => {
+                    return Err((key, "generate".to_owned(), "a length from 16 to 128"));
+                }
+                SecretSource::Command(command) if command.is_empty() => {
+                    return Err((key, "[]".to_owned(), "a program and its arguments"));
+                }
+                _ => {}
+            }
+        }
+        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
+        match unexplained {
+            Some(allow) => Err((
+                "allow.reason".to_owned(),
+                allow.lint.get_ref().clone(),
+                "a reason",
+            )),
+            None => self.rules.check(),
+        }
+    }
+
+    fn check_probes(&self) -> Result<(), Senseless> {
         for (service, probe) in self
             .probes
             .iter()
@@ -280,18 +306,10 @@ impl Environment {
                 ));
             }
         }
-        for (name, source) in &self.secrets {
-            let key = format!("secrets.{name}");
-            match source {
-                SecretSource::Generate(0..16) | SecretSource::Generate(129..) => {
-                    return Err((key, "generate".to_owned(), "a length from 16 to 128"));
-                }
-                SecretSource::Command(command) if command.is_empty() => {
-                    return Err((key, "[]".to_owned(), "a program and its arguments"));
-                }
-                _ => {}
-            }
-        }
+        Ok(())
+    }
+
+    fn check_notify(&self) -> Result<(), Senseless> {
         for to in &self.notify {
             match to {
                 Notify::Command(command) if command.is_empty() => {
@@ -312,14 +330,6 @@ impl Environment {
                 _ => {}
             }
         }
-        let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
-        match unexplained {
-            Some(allow) => Err((
-                "allow.reason".to_owned(),
-                allow.lint.get_ref().clone(),
-                "a reason",
-            )),
-            None => self.rules.check(),
-        }
+        Ok(())
     }
 }

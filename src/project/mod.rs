@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Allow, Environment, Migrate, Notify, Probe, SecretSource, TargetKind};
-pub use rules::{Connections, Rules};
+pub use rules::{Attestation, Connections, Rules};
 
 use crate::fetch::Registries;
 
