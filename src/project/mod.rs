@@ -285,6 +285,9 @@ mod tests {
           |                                                     ^^^^^^
         invalid type: string "soon", expected a TOML datetime
         "#);
+        insta::assert_snapshot!(error("notify = [{ command = [] }]"), @"`skep.toml`: `environments.preview.notify` is `[]`, and should be a program and its arguments");
+        let bare = error("notify = [{ url = \"chat.example/secret\" }]");
+        insta::assert_snapshot!(bare, @"`skep.toml`: `environments.preview.notify` is `url`, and should be an address with `https://`");
         insta::assert_snapshot!(error("keep = 0"), @"`skep.toml`: `environments.preview.keep` is `0`, and should be from 1 to 100");
     }
 
