@@ -317,15 +317,17 @@ impl<'a> Deployment<'a> {
     /// Gives lines of logs to `each`, until there are no more, or with `follow` until interrupted.
     pub fn logs(&self, query: &LogQuery, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
         if let Some(name) = &query.of {
-            let mut known: Vec<String> = self.target().observe()?.tasks.into_keys().collect();
             let records = self.target().history()?;
-            known.extend(
-                records
-                    .first()
-                    .iter()
-                    .flat_map(|record| record.stack.services.keys().cloned()),
-            );
-            if !known.contains(name) {
+            let services = records
+                .first()
+                .map(|record| record.stack.services.keys().cloned());
+            let known: Vec<String> = services.into_iter().flatten().collect();
+            // `api.1` is a replica of `api`.
+            let service = name
+                .rsplit_once('.')
+                .map_or(name.as_str(), |(service, _)| service);
+            let is_known = known.iter().any(|known| known == name || known == service);
+            if !is_known && !self.target().observe()?.tasks.contains_key(name) {
                 return Err(Error::NoService {
                     environment: self.name.clone(),
                     name: name.clone(),
@@ -333,7 +335,13 @@ impl<'a> Deployment<'a> {
                 });
             }
         }
-        Ok(self.target().logs(query, &self.setting.cancel, each)?)
+        // What the files say now; a line may hold what they said before.
+        let source = rollout::read_stack(&self.setting.project, self.environment, self.asker.variable).ok();
+        let names = self.environment.secret_env.iter().cloned().collect();
+        let mask = source.map(|source| rollout::Mask::new(&names, &source.reading.stack));
+        let mask = mask.unwrap_or_default();
+        let mut masked = |line: &str| each(&mask.apply(line));
+        Ok(self.target().logs(query, &self.setting.cancel, &mut masked)?)
     }
 
     /// Stops everything. False if there was nothing.

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bollard::models;
 use chrono::{Datelike as _, Utc};
 use toml::value::Date;
 
+use super::place::Place;
 use super::{Deployment, Error};
 use crate::build;
 use crate::lint::{self, Inputs, Level, Report};
 use crate::release::ReleasedImage;
-use crate::rollout::{self, Source};
+use crate::rollout::{self, Source, Swarm};
 use crate::rootfs::Config;
 use crate::source;
 use crate::stack::Stack;
@@ -34,19 +36,25 @@ impl<'a> Judge<'a> {
 
     /// Refuses what is wrong whatever the images are, before any is built.
     pub(super) fn before_images(&self) -> Result<(), Error> {
-        let report = self.report(&BTreeMap::new(), self.target())?;
+        let report = self.report(&BTreeMap::new(), &BTreeMap::new(), self.target(), None)?;
         self.refuse(&report)
     }
 
     /// What is wrong whatever the images are.
     pub(super) fn files(&self) -> Result<Vec<lint::Finding>, Error> {
-        Ok(self.report(&BTreeMap::new(), self.target())?.findings)
+        Ok(self
+            .report(&BTreeMap::new(), &BTreeMap::new(), self.target(), None)?
+            .findings)
     }
 
     /// Refuses what blocks, and warns of the rest.
     pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
-        let configs = self.deployment.configs(&self.source.reading.stack, images, true);
-        let report = self.report(&configs, self.target())?;
+        let (pull, nodes) = match &self.deployment.place {
+            Place::Preview(_) => (true, None),
+            Place::Swarm(swarm) => (false, Some(nodes(swarm)?)),
+        };
+        let configs = self.deployment.configs(&self.source.reading.stack, images, pull);
+        let report = self.report(images, &configs, self.target(), nodes.as_deref())?;
         for finding in report.of(Level::Warn) {
             self.deployment.setting.events.warn(finding.to_string());
         }
@@ -57,14 +65,27 @@ impl<'a> Judge<'a> {
         self.deployment.environment.target.into()
     }
 
-    fn report(&self, images: &BTreeMap<String, Config>, target: lint::Target) -> Result<Report, Error> {
+    fn report(
+        &self,
+        released: &BTreeMap<String, ReleasedImage>,
+        images: &BTreeMap<String, Config>,
+        target: lint::Target,
+        nodes: Option<&[lint::Node]>,
+    ) -> Result<Report, Error> {
         let today = Utc::now().date_naive();
+        let known = released.iter().filter(|(_, image)| !image.platforms.is_empty());
+        let platforms = known.map(|(name, image)| {
+            let platforms = image.platforms.keys().map(ToString::to_string);
+            (name.clone(), platforms.collect())
+        });
         Ok(lint::check(&Inputs {
             project: &self.deployment.setting.project,
             environment: self.deployment.environment,
             reading: &self.source.reading,
             given: &self.source.given,
             images,
+            platforms: &platforms.collect(),
+            nodes,
             tracked: self.tracked.as_ref(),
             target,
             // Each fits until the year 65536.
@@ -88,6 +109,28 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// The nodes of a Swarm, as lints know them.
+fn nodes(swarm: &Swarm) -> Result<Vec<lint::Node>, Error> {
+    let node = |node: models::Node| {
+        let spec = node.spec.unwrap_or_default();
+        let about = node.description.unwrap_or_default();
+        let platform = about.platform.unwrap_or_default();
+        let engine = about.engine.and_then(|engine| engine.labels);
+        lint::Node {
+            id: node.id.unwrap_or_default(),
+            name: about.hostname.unwrap_or_default(),
+            os: platform.os.unwrap_or_default(),
+            arch: platform.architecture.unwrap_or_default(),
+            labels: spec.labels.unwrap_or_default().into_iter().collect(),
+            engine_labels: engine.unwrap_or_default().into_iter().collect(),
+            manager: spec.role == Some(models::NodeSpecRoleEnum::MANAGER),
+            ready: node.status.and_then(|status| status.state) == Some(models::NodeState::READY),
+            drained: spec.availability != Some(models::NodeSpecAvailabilityEnum::ACTIVE),
+        }
+    };
+    Ok(swarm.nodes()?.into_iter().map(node).collect())
+}
+
 impl Deployment<'_> {
     /// What lints find in the environment's files, and in the images of its newest release as far as the store has
     /// them; for `target`, or for what the environment is. Asks no registry, and builds nothing.
@@ -98,7 +141,16 @@ impl Deployment<'_> {
         let images = newest.map(|record| record.release.images).unwrap_or_default();
         let configs = self.configs(&source.reading.stack, &images, false);
         let judge = Judge::new(self, &source)?;
-        judge.report(&configs, target.unwrap_or(judge.target()))
+        let nodes = match (&self.place, target) {
+            (Place::Swarm(swarm), None) => Some(nodes(swarm)?),
+            _ => None,
+        };
+        judge.report(
+            &images,
+            &configs,
+            target.unwrap_or(judge.target()),
+            nodes.as_deref(),
+        )
     }
 
     /// The configs of a stack's images, by what it calls them, as far as they can be had.

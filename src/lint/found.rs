@@ -31,6 +31,14 @@ impl<'a> Found<'a> {
         self.push(place, Some(service), what, remedy);
     }
 
+    /// The same, and no more than a warning.
+    pub(super) fn warning(&mut self, service: &str, key: &str, what: String, remedy: impl Into<String>) {
+        self.of_service(service, key, what, remedy);
+        if let Some(finding) = self.findings.last_mut() {
+            finding.level = Level::Warn;
+        }
+    }
+
     /// Something about a service's variable.
     pub(super) fn of_variable(
         &mut self,

@@ -4,9 +4,12 @@
 
 mod allow;
 mod found;
+mod node;
 mod rows;
 mod table;
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod row_tests;
 #[cfg(test)]
@@ -24,6 +27,7 @@ use crate::rootfs::Config;
 use crate::stack::{Place, Reading, nearest};
 
 use found::Found;
+pub use node::Node;
 pub use table::LINTS;
 
 /// What a release is to run on.
@@ -107,6 +111,10 @@ pub struct Inputs<'a> {
     pub given: &'a BTreeMap<String, Place>,
     /// The images that are known, by what the stack file calls them.
     pub images: &'a BTreeMap<String, Config>,
+    /// The platforms of the images that are known, such as `linux/amd64`, by what the stack file calls them.
+    pub platforms: &'a BTreeMap<String, BTreeSet<String>>,
+    /// The nodes of the swarm; `None` where it was not asked.
+    pub nodes: Option<&'a [Node]>,
     /// The files that git tracks, from the project's root; `None` where git is not used.
     pub tracked: Option<&'a BTreeSet<PathBuf>>,
     /// Where the release is to run.
@@ -194,11 +202,40 @@ pub enum Error {
         /// The services that there are.
         known: Vec<String>,
     },
+    /// A variable that there is not.
+    #[error("skep.toml names the variable `{name}` in `secret_env`, and no service of `{}` has it; {remedy}", stack.display())]
+    NoVariable {
+        /// What it says.
+        name: String,
+        /// The stack file.
+        stack: PathBuf,
+        /// What may be done.
+        remedy: String,
+    },
+}
+
+/// The variable of `secret_env` that no service has, and that was to be hidden.
+fn check_secret_env(inputs: &Inputs<'_>) -> Result<(), Error> {
+    let services = inputs.reading.stack.services.values();
+    let variables: BTreeSet<&String> = services.flat_map(|service| service.environment.keys()).collect();
+    let mut named = inputs.environment.secret_env.iter();
+    match named.find(|name| !variables.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::NoVariable {
+            name: name.clone(),
+            stack: inputs.environment.stack.clone(),
+            remedy: match nearest(variables.into_iter().map(String::as_str), name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "remove it".to_owned(),
+            },
+        }),
+    }
 }
 
 /// Holds every lint of the target against `inputs`.
 pub fn check(inputs: &Inputs<'_>) -> Result<Report, Error> {
     check_services(inputs)?;
+    check_secret_env(inputs)?;
     let mut report = Report::default();
     for lint in LINTS {
         let Some(level) = lint.level(inputs.target) else {

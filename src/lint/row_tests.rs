@@ -403,3 +403,82 @@ fn stop_grace() {
     );
     assert_eq!(with("deploy: {mode: global-job}", ""), "");
 }
+
+#[test]
+fn secrets_that_are_declared_only_warn() {
+    let levels = |lines: &str| {
+        let stack = api(lines);
+        let report = Case::new(&stack, "secret_env = [\"B2_APP_KEY\", \"DSN\"]")
+            .check()
+            .unwrap();
+        let mine = report
+            .findings
+            .into_iter()
+            .filter(|finding| finding.lint == "plain-secret");
+        mine.map(|finding| format!("{:?} {finding}\n", finding.level))
+            .collect::<String>()
+    };
+    insta::assert_snapshot!(levels(&environment("B2_APP_KEY: x, DSN: anything, API_TOKEN: x")), @"
+    Block deploy/stack.yml:4:49: plain-secret: `API_TOKEN` of `api` holds a secret in the clear; make it a secret, and give `api` its file: `API_TOKEN_FILE: /run/secrets/…`
+    Warn deploy/stack.yml:4:19: plain-secret: `B2_APP_KEY` of `api` is a secret, and whoever may look at the service reads it; make it a real secret, and give `api` its file: `B2_APP_KEY_FILE: /run/secrets/…`
+    Warn deploy/stack.yml:4:34: plain-secret: `DSN` of `api` is a secret, and whoever may look at the service reads it; make it a real secret, and give `api` its file: `DSN_FILE: /run/secrets/…`
+    ");
+    assert_eq!(levels(&environment("B2_APP_KEY: /run/secrets/key, DSN: ''")), "");
+    let stack = api(&environment("B2_APP_KEY: x"));
+    let error = |name: &str| {
+        let toml = format!("secret_env = [\"{name}\"]");
+        Case::new(&stack, &toml).check().unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(error("B2_APP_KEYS"), @"skep.toml names the variable `B2_APP_KEYS` in `secret_env`, and no service of `deploy/stack.yml` has it; did you mean `B2_APP_KEY`?");
+    insta::assert_snapshot!(error("OTHER"), @"skep.toml names the variable `OTHER` in `secret_env`, and no service of `deploy/stack.yml` has it; remove it");
+}
+
+#[test]
+fn single_copy() {
+    insta::assert_snapshot!(found("single-copy", "volumes: ['data:/data']", ""), @"deploy/stack.yml:4:15: single-copy: `api` may be moved to another node, where its volume `data` is empty; keep it on one node with a constraint on `node.hostname`, or its files in shared storage");
+    insta::assert_snapshot!(found("single-copy", "volumes: ['data:/data']\ndeploy: {placement: {constraints: [node.hostname == a]}}", ""), @"deploy/stack.yml:4:15: single-copy: the volume `data` of `api` is on one node, and is lost with it; keep a copy elsewhere, and allow this with where it is");
+    nothing(
+        "single-copy",
+        "",
+        &[
+            "volumes: ['nfs:/data', 'there:/data2', '/host:/host', '/anonymous']",
+            "volumes: ['data:/data:ro']",
+            "volumes: ['data:/data']\ndeploy: {replicas: 2}",
+            "volumes: ['data:/data']\ndeploy: {mode: replicated-job}",
+        ],
+    );
+}
+
+#[test]
+fn update_gap() {
+    insta::assert_snapshot!(found("update-gap", "ports: ['80:80']", ""), @"deploy/stack.yml:2:3: update-gap: `api` has one replica, which ends before the next one starts; write `update_config: {order: start-first}`, or `replicas: 2`");
+    assert_ne!(found("update-gap", "", "probes = {api = [\"/\"]}"), "");
+    nothing(
+        "update-gap",
+        "",
+        &[
+            "",
+            "ports: ['80:80']\ndeploy: {replicas: 2}",
+            "ports: ['80:80']\ndeploy: {mode: global}",
+            "ports: ['80:80']\ndeploy: {update_config: {order: start-first}}",
+            "ports: ['80:80']\nvolumes: ['data:/data']",
+            "ports: [{target: 80, published: 80, mode: host}]",
+        ],
+    );
+    nothing(
+        "update-gap",
+        "rules = {singletons = [\"api\"]}",
+        &["ports: ['80:80']"],
+    );
+}
+
+#[test]
+fn attestation() {
+    let of = |on: &str| {
+        let toml = format!("[environments.prod.rules.attest]\nrestore_tested = {{on = {on}, days = 90}}\n");
+        found("attestation", "", &toml)
+    };
+    insta::assert_snapshot!(of("2026-08-25"), @"skep.toml:7:24: attestation: `restore_tested` was last made sure of on 2026-08-25, 91 days ago, and 90 are the most; make sure of it, and write the day");
+    insta::assert_snapshot!(of("2026-11-25"), @"skep.toml:7:24: attestation: `restore_tested` is dated 2026-11-25, which is yet to come; make sure of it, and write the day");
+    assert_eq!(of("2026-08-26") + &of("2026-11-24"), "");
+}

@@ -2,7 +2,7 @@
 //! the two.
 
 use super::Level::{Block, Warn};
-use super::rows::{counts, environment, files, secrets, service};
+use super::rows::{attest, counts, environment, files, nodes, secrets, service};
 use super::{Level, Lint};
 
 const ALWAYS: Option<Level> = Some(Block);
@@ -150,5 +150,47 @@ pub static LINTS: &[Lint] = &[
         preview: NEVER,
         swarm: ALWAYS,
         check: service::stop_grace,
+    },
+    Lint {
+        name: "platforms",
+        reason: "an image that lacked a node's architecture ended at once wherever it came there",
+        preview: NEVER,
+        swarm: ALWAYS,
+        check: nodes::platforms,
+    },
+    Lint {
+        name: "unschedulable",
+        reason: "replicas for which there was no node waited until the rollout's time was up",
+        preview: NEVER,
+        swarm: ALWAYS,
+        check: nodes::unschedulable,
+    },
+    Lint {
+        name: "port-deadlock",
+        reason: "an update stood still, for the old replica went only when the new one was ready",
+        preview: NEVER,
+        swarm: ALWAYS,
+        check: nodes::port_deadlock,
+    },
+    Lint {
+        name: "single-copy",
+        reason: "a node that was lost, or that a service left, took the only copy of its data with it",
+        preview: NEVER,
+        swarm: WARNS,
+        check: counts::single_copy,
+    },
+    Lint {
+        name: "update-gap",
+        reason: "requests failed with every release of a service that was small",
+        preview: NEVER,
+        swarm: WARNS,
+        check: counts::update_gap,
+    },
+    Lint {
+        name: "attestation",
+        reason: "a backup that nobody had tried to restore for a year could not be restored",
+        preview: NEVER,
+        swarm: WARNS,
+        check: attest::attestation,
     },
 ];

@@ -15,6 +15,9 @@ pub(super) struct Case<'a> {
     pub toml: &'a str,
     pub target: Target,
     pub images: BTreeMap<String, Config>,
+    /// Of the image of each service that has one.
+    pub platforms: &'a [(&'a str, &'a str)],
+    pub nodes: Option<&'a [Node]>,
     /// Variables of `prod.env`, one a line.
     pub given: &'a [&'a str],
     pub tracked: Option<&'a [&'a str]>,
@@ -27,6 +30,8 @@ impl<'a> Case<'a> {
             toml,
             target: Target::Swarm,
             images: BTreeMap::new(),
+            platforms: &[],
+            nodes: None,
             given: &[],
             tracked: None,
         }
@@ -57,12 +62,21 @@ impl<'a> Case<'a> {
         let tracked: Option<BTreeSet<PathBuf>> = self
             .tracked
             .map(|files| files.iter().map(PathBuf::from).collect());
+        let mut platforms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (image, platform) in self.platforms {
+            platforms
+                .entry((*image).to_owned())
+                .or_default()
+                .insert((*platform).to_owned());
+        }
         check(&Inputs {
             project: &project,
             environment: &project.config.environments["prod"],
             reading: &reading,
             given: &self.given.iter().enumerate().map(place).collect(),
             images: &self.images,
+            platforms: &platforms,
+            nodes: self.nodes,
             tracked: tracked.as_ref(),
             target: self.target,
             today: "2026-11-24"

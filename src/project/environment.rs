@@ -271,6 +271,7 @@ impl Environment {
         }
         self.check_probes()?;
         self.check_secrets()?;
+        self.check_notify()?;
         let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
         match unexplained {
             Some(allow) => Err((
@@ -324,6 +325,10 @@ impl Environment {
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    fn check_notify(&self) -> Result<(), Senseless> {
         for to in &self.notify {
             match to {
                 Notify::Command(command) if command.is_empty() => {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Allow, Environment, Migrate, Notify, Probe, SecretSource, TargetKind};
-pub use rules::{Connections, Rules};
+pub use rules::{Attestation, Connections, Rules};
 
 use crate::fetch::Registries;
 
@@ -285,6 +285,9 @@ mod tests {
           |                                                     ^^^^^^
         invalid type: string "soon", expected a TOML datetime
         "#);
+        insta::assert_snapshot!(error("notify = [{ command = [] }]"), @"`skep.toml`: `environments.preview.notify` is `[]`, and should be a program and its arguments");
+        let bare = error("notify = [{ url = \"chat.example/secret\" }]");
+        insta::assert_snapshot!(bare, @"`skep.toml`: `environments.preview.notify` is `url`, and should be an address with `https://`");
         insta::assert_snapshot!(error("keep = 0"), @"`skep.toml`: `environments.preview.keep` is `0`, and should be from 1 to 100");
     }
 

@@ -22,6 +22,18 @@ pub struct Rules {
     pub boot: BTreeMap<String, Span>,
     /// How long every service has between the stop signal and the kill, at least.
     pub stop_grace: Option<Span>,
+    /// What somebody made sure of, by a name such as `restore_tested`.
+    pub attest: BTreeMap<String, Attestation>,
+}
+
+/// What only a person can know.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attestation {
+    /// The day on which it was made sure of last, as `2026-10-01`, and where it stands.
+    pub on: toml::Spanned<toml::value::Date>,
+    /// For how many days that is good.
+    pub days: u32,
 }
 
 /// How many connections a server takes, such as a database.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
+use super::mask::Mask;
 use super::migrate;
 use super::probe::{self, Probed, Subject};
 use super::proposal::Proposal;
@@ -116,6 +117,7 @@ pub struct Rollout<'a> {
     /// Whether a service was touched.
     touched: bool,
     probes: Vec<Probed>,
+    mask: Mask,
 }
 
 impl<'a> Rollout<'a> {
@@ -126,6 +128,7 @@ impl<'a> Rollout<'a> {
         journal: Journal,
     ) -> Rollout<'a> {
         Rollout {
+            mask: Mask::new(&record.secret_env, &record.stack),
             setting,
             record,
             contents,
@@ -262,11 +265,14 @@ impl<'a> Rollout<'a> {
                     Verdict::Waiting(why) => waiting.push(format!("{step}: {why}")),
                     Verdict::Failed(mut reason) => {
                         self.journal.current = Some(step.clone());
+                        reason.message = self.mask.apply(&reason.message).into_owned();
                         if let Some(replica) = &reason.replica
                             && reason.lines.is_empty()
                         {
                             reason.lines = self.setting.target.last_lines(replica);
                         }
+                        let mask = |line: &mut String| *line = self.mask.apply(line).into_owned();
+                        reason.lines.iter_mut().for_each(mask);
                         return Err(Stop::Failed(reason));
                     }
                 }
@@ -302,7 +308,7 @@ impl<'a> Rollout<'a> {
         {
             let state = format!("{:?}", task.state).to_lowercase();
             let state = match &task.reason {
-                Some(reason) => format!("{state}: {reason}"),
+                Some(reason) => format!("{state}: {}", self.mask.apply(reason)),
                 None => state,
             };
             let key = format!("{} {}", task.name, task.revision);

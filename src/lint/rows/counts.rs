@@ -1,7 +1,7 @@
 //! How many of a service there are, now and while it is replaced: singletons, connections, volumes of one node.
 
 use crate::lint::{Found, Inputs};
-use crate::stack::{Mode, MountSource, Order, Service, Volume};
+use crate::stack::{Mode, MountSource, Order, PortMode, Service, Volume};
 
 /// How many replicas, and how many more while they are replaced; `None` where the nodes decide.
 fn replicas(service: &Service) -> Option<(u64, u64)> {
@@ -140,6 +140,58 @@ pub(crate) fn local_volume(inputs: &Inputs<'_>, found: &mut Found<'_>) {
                     "keep the files in shared storage, write `replicas: 1`, or keep it on one node with a constraint on `node.hostname`",
                 );
             }
+        }
+    }
+}
+
+/// A volume of one node with one replica on it: the only copy, or none where the replica goes next.
+pub(crate) fn single_copy(inputs: &Inputs<'_>, found: &mut Found<'_>) {
+    let stack = &inputs.reading.stack;
+    for (name, service) in &stack.services {
+        let Some((1, _)) = replicas(service).filter(|_| service.deploy.mode == Mode::Replicated) else {
+            continue;
+        };
+        let volume = service.volumes.iter().enumerate().find_map(|(index, mount)| {
+            let MountSource::Volume { name, .. } = &mount.source else {
+                return None;
+            };
+            let name = name.as_ref()?;
+            let local = stack.volumes.get(name).is_some_and(is_local);
+            (local && !mount.read_only).then_some((index, name))
+        });
+        let Some((index, volume)) = volume else { continue };
+        let key = format!("volumes[{index}]");
+        if stays_on_one_node(service) {
+            let what = format!("the volume `{volume}` of `{name}` is on one node, and is lost with it");
+            let remedy = "keep a copy elsewhere, and allow this with where it is";
+            found.of_service(name, &key, what, remedy);
+        } else {
+            let what = format!("`{name}` may be moved to another node, where its volume `{volume}` is empty");
+            let remedy =
+                "keep it on one node with a constraint on `node.hostname`, or its files in shared storage";
+            found.of_service(name, &key, what, remedy);
+        }
+    }
+}
+
+/// A service that others ask has an answer while it is replaced. Singletons cannot, nor what has a volume to itself.
+pub(crate) fn update_gap(inputs: &Inputs<'_>, found: &mut Found<'_>) {
+    for (name, service) in &inputs.reading.stack.services {
+        let asked = !service.ports.is_empty() || inputs.environment.probes.contains_key(name);
+        let may_not = inputs.environment.rules.singletons.contains(name)
+            || service
+                .volumes
+                .iter()
+                .any(|mount| matches!(mount.source, MountSource::Volume { .. }))
+            || service.ports.iter().any(|port| port.mode == PortMode::Host);
+        let one = service.deploy.mode == Mode::Replicated && replicas(service) == Some((1, 0));
+        if asked && one && !may_not {
+            found.of_service(
+                name,
+                "deploy.update_config.order",
+                format!("`{name}` has one replica, which ends before the next one starts"),
+                "write `update_config: {order: start-first}`, or `replicas: 2`",
+            );
         }
     }
 }

@@ -18,10 +18,23 @@ const ENDS: &[&str] = &[
     "CREDENTIALS",
 ];
 
-/// No secret is in an environment, written into the stack file or baked into an image.
+/// No secret is in an environment, written into the stack file or baked into an image. What `secret_env` names is known to
+/// be one and hidden by skep, so it only warns.
 pub(crate) fn plain(inputs: &Inputs<'_>, found: &mut Found<'_>) {
     for (name, service) in &inputs.reading.stack.services {
         for (variable, value) in &service.environment {
+            if inputs.environment.secret_env.contains(variable) {
+                if !value.is_empty() && !is_file_of(service, value) {
+                    let what = format!(
+                        "`{variable}` of `{name}` is a secret, and whoever may look at the service reads it"
+                    );
+                    let remedy = format!(
+                        "make it a real secret, and give `{name}` its file: `{variable}_FILE: /run/secrets/…`"
+                    );
+                    found.warning(name, &format!("environment.{variable}"), what, remedy);
+                }
+                continue;
+            }
             if let Some(what) = secret_in(variable, value).filter(|_| !is_file_of(service, value)) {
                 let what = format!("`{variable}` of `{name}` {what}");
                 let remedy = format!(

@@ -425,11 +425,25 @@ impl Target for Preview {
     }
 
     fn logs(&self, query: &LogQuery, cancel: &Cancel, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let services: Vec<String> = query.of.iter().cloned().collect();
+        // `api.1` is a replica of `api`; a task's name has no such end.
+        let slot = |name: &str| {
+            name.rsplit_once('.')
+                .filter(|(_, slot)| slot.parse::<u32>().is_ok())
+                .is_some()
+        };
+        let replica = query.of.as_deref().filter(|name| slot(name));
+        let service = query.of.as_deref().map(|name| match replica {
+            Some(_) => name.rsplit_once('.').map_or(name, |(service, _)| service),
+            None => name,
+        });
+        let services: Vec<String> = service.map(str::to_owned).into_iter().collect();
         let mut reader = supervisor::logs(&self.files.directory, &services, query.tail);
         let failed = |error| Error::Environment(format!("cannot read the logs: {error}"));
         loop {
             for line in reader.read().map_err(failed)? {
+                if replica.is_some_and(|replica| replica != line.of) {
+                    continue;
+                }
                 match query.plain {
                     true => each(&line.text),
                     false => each(&format!("{} {} {}", line.at, line.of, line.text)),

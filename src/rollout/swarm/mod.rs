@@ -108,6 +108,11 @@ impl Swarm {
         &self.about.name
     }
 
+    /// The Swarm's nodes.
+    pub fn nodes(&self) -> Result<Vec<bollard::models::Node>, Error> {
+        self.engine()?.nodes().map_err(error)
+    }
+
     /// What is worth a word to whoever asked, since the last time.
     pub fn notes(&self) -> Vec<String> {
         let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
