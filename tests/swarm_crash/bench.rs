@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -14,7 +15,11 @@ use super::image::{RECIPE, SCRIPTS, STACK};
 
 const BUSYBOX: &str = "/bin/busybox";
 
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "amd64"
+};
 
 /// A project and its stack, which is removed when this is dropped.
 pub struct Bench {
@@ -74,10 +79,16 @@ impl Bench {
         fs::copy(BUSYBOX, bench.project().join("bin/busybox")).unwrap();
         bench.executable("bin/busybox");
         fs::create_dir(bench.written()).unwrap();
-        let pushed = bench.json(&["push", "--tag", "t"]);
+        // A tag is never moved, and the registry may know an earlier run.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let pushed = bench.json(&["push", "--tag", &now.as_nanos().to_string()]);
         bench.images = ["a", "b"].map(|name| {
             let image = &pushed["pushed"][name];
-            let of = |key: &str| image[key].as_str().unwrap_or_else(|| panic!("no {key}: {pushed}"));
+            let of = |key: &str| {
+                image[key]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("no {key}: {pushed}"))
+            };
             format!("{}@{}", of("repository"), of("digest"))
         });
         bench.set("BENCH", &bench.written().display().to_string());
@@ -123,7 +134,9 @@ impl Bench {
 
     /// Sets a variable of later runs.
     pub fn set(&self, name: &str, value: &str) {
-        self.variables.borrow_mut().insert(name.to_owned(), value.to_owned());
+        self.variables
+            .borrow_mut()
+            .insert(name.to_owned(), value.to_owned());
     }
 
     /// What later runs roll out: settings, a secret and an image that belong to `version`.
@@ -216,14 +229,21 @@ impl Bench {
         for service in self.services() {
             let name = service["Spec"]["Name"].as_str().unwrap().to_owned();
             let spec = &service["Spec"]["TaskTemplate"];
-            assert!(service["Spec"]["Labels"]["skep.update"].is_null(), "{name} is not settled: {service}");
+            assert!(
+                service["Spec"]["Labels"]["skep.update"].is_null(),
+                "{name} is not settled: {service}"
+            );
             self.all_run(&name, &service);
             if name.ends_with("asker") {
                 continue;
             }
             let version = variable(spec, "VERSION");
             let container = &spec["ContainerSpec"];
-            assert_eq!(container["Image"], self.image_of(version.parse().unwrap()), "{name}");
+            assert_eq!(
+                container["Image"],
+                self.image_of(version.parse().unwrap()),
+                "{name}"
+            );
             assert_eq!(container["Secrets"][0]["SecretName"], secret, "{name}");
             if name.ends_with("web") {
                 assert_eq!(container["Configs"][0]["ConfigName"], config, "{name}");
@@ -241,7 +261,9 @@ impl Bench {
     /// As many tasks as there are to be run, each with the service's spec, and no other does.
     #[track_caller]
     fn all_run(&self, name: &str, service: &Value) {
-        let wanted = service["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64().unwrap();
+        let wanted = service["Spec"]["Mode"]["Replicated"]["Replicas"]
+            .as_u64()
+            .unwrap();
         let tasks = self.docker.tasks(name);
         let running = |task: &&Value| task["Status"]["State"] == "running";
         let running: Vec<&Value> = tasks.iter().filter(running).collect();
@@ -293,10 +315,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the state of {}: {}", self.stack, self.docker.state(&self.stack));
-            for service in self.docker.services(&self.stack) {
-                eprintln!("{}", service["Spec"]);
-            }
-            eprintln!("PLAN {}", self.skep(&["plan", "prod"]).stdout);
         }
         self.docker.clear(&self.stack);
     }
@@ -319,7 +337,12 @@ fn token(version: u32) -> String {
 /// A variable of a task's spec.
 fn variable(spec: &Value, name: &str) -> String {
     let all = spec["ContainerSpec"]["Env"].as_array().unwrap().iter();
-    let mut all = all.filter_map(Value::as_str).filter_map(|line| line.split_once('='));
+    let mut all = all
+        .filter_map(Value::as_str)
+        .filter_map(|line| line.split_once('='));
     let found = all.find(|(key, _)| *key == name);
-    found.unwrap_or_else(|| panic!("no `{name}`: {spec}")).1.to_owned()
+    found
+        .unwrap_or_else(|| panic!("no `{name}`: {spec}"))
+        .1
+        .to_owned()
 }

@@ -19,7 +19,9 @@ struct Random(u64);
 impl Random {
     fn new(stack: &str) -> Random {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let of_stack = stack.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte));
+        let of_stack = stack
+            .bytes()
+            .fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         Random(now.as_nanos() as u64 ^ of_stack)
     }
 
@@ -31,12 +33,17 @@ impl Random {
             .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f64 / (1_u64 << 24) as f64
     }
+
+    /// What ends a rollout that was left half-way.
+    fn verb(&mut self) -> &'static str {
+        if self.next() < 0.5 { "resume" } else { "abort" }
+    }
 }
 
-/// Starts a rollout and kills it after `after`. Whether there was a rollout to kill.
-fn kill_half_way(bench: &Bench, after: Duration) -> bool {
+/// Starts something and kills it after `after`. Whether there was something to kill.
+fn kill_half_way(bench: &Bench, verb: &str, after: Duration) -> bool {
     let mut rollout = bench
-        .command(&["rollout", "prod"])
+        .command(&[verb, "prod"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -51,7 +58,9 @@ fn kill_half_way(bench: &Bench, after: Duration) -> bool {
 /// Which release the journal that was left is about.
 fn journal(bench: &Bench) -> Option<Value> {
     let state = bench.docker.state(&bench.stack);
-    state["skep.journal"].as_str().map(|text| serde_json::from_str(text).unwrap())
+    state["skep.journal"]
+        .as_str()
+        .map(|text| serde_json::from_str(text).unwrap())
 }
 
 /// Kills rollouts of a stack and finishes or undoes each, now and then at the second attempt.
@@ -59,38 +68,44 @@ fn killed(stack: &str, lines: &str) {
     let Some(servers) = servers() else { return };
     let bench = Bench::new(servers, stack);
     bench.configure(lines);
-    let mut runs = bench.rollout(0);
+    bench.rollout(0);
     let began = Instant::now();
-    runs = match runs.version.as_str() {
-        "0" => bench.rollout(1),
-        other => panic!("{other} runs"),
-    };
+    let mut runs = bench.rollout(1);
     let mut whole = began.elapsed();
     let mut random = Random::new(stack);
     let mut hits = 0;
     for version in 2..MAX_ROLLOUTS {
         bench.wants(version);
         let after = whole.mul_f64(random.next());
-        match kill_half_way(&bench, after) {
+        match kill_half_way(&bench, "rollout", after) {
             true => hits += 1,
             false => whole = whole.mul_f64(0.8),
         }
-        let left = journal(&bench);
-        let verb = if random.next() < 0.5 { "resume" } else { "abort" };
-        let step = left.as_ref().map(|journal| journal["current"].to_string());
-        let what = format!("{stack}: {version} killed after {after:?} at {step:?}, then {verb}");
+        let mut what = format!("{stack}: {version} killed after {after:?}");
+        if random.next() < 0.3 {
+            let (verb, after) = (random.verb(), whole.mul_f64(random.next()));
+            kill_half_way(&bench, verb, after);
+            what += &format!(", {verb} killed after {after:?}");
+        }
+        let (left, verb) = (journal(&bench), random.verb());
+        what += &format!(
+            ", at {:?}, then {verb}",
+            left.as_ref().map(|left| left["current"].to_string())
+        );
         println!("{what}");
         let ran = bench.skep(&[verb, "prod"]);
-        match &left {
-            Some(_) => assert_eq!(ran.code, 0, "{what}: {}", ran.stderr),
-            // Killed before it began, or after it was done.
-            None => assert_eq!(ran.code, 7, "{what}: {}", ran.stderr),
-        }
+        // Killed before it began or after it was done, there is nothing to finish.
+        let expected = if left.is_some() { 0 } else { 2 };
+        assert_eq!(ran.code, expected, "{what}: {}", ran.stderr);
         let now = bench.one_release();
-        match (left, verb) {
-            (Some(_), "abort") => assert_eq!(now, runs, "{what}"),
-            (Some(_), _) => assert_eq!(now.version, version.to_string(), "{what}"),
-            (None, _) => assert!(now == runs || now.version == version.to_string(), "{what}: {now:?}"),
+        let is_back = left.as_ref().is_some_and(|left| left["rollback"] == true);
+        match left {
+            Some(_) if verb == "abort" || is_back => assert_eq!(now, runs, "{what}"),
+            Some(_) => assert_eq!(now.version, version.to_string(), "{what}"),
+            None => assert!(
+                now == runs || now.version == version.to_string(),
+                "{what}: {now:?}"
+            ),
         }
         runs = now;
         if hits == TIMES {

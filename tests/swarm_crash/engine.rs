@@ -26,7 +26,10 @@ pub fn servers() -> Option<(Docker, String)> {
     match host.zip(registry) {
         Some((host, registry)) => Some((Docker::new(&host), registry)),
         None => {
-            assert!(!needed, "SKEP_TEST_DOCKER or SKEP_TEST_REGISTRY is not set: run the tests with tests/run");
+            assert!(
+                !needed,
+                "SKEP_TEST_DOCKER or SKEP_TEST_REGISTRY is not set: run the tests with tests/run"
+            );
             eprintln!("skipped: SKEP_TEST_DOCKER is not set (tests/run sets it)");
             None
         }
@@ -35,7 +38,9 @@ pub fn servers() -> Option<(Docker, String)> {
 
 impl Docker {
     pub fn new(host: &str) -> Docker {
-        Docker { host: host.to_owned() }
+        Docker {
+            host: host.to_owned(),
+        }
     }
 
     pub fn host(&self) -> &str {
@@ -139,7 +144,13 @@ impl Docker {
     /// Removes everything of a stack, and what skep knows of it.
     pub fn clear(&self, stack: &str) {
         let _ = self.ask(&["stack", "rm", stack]);
-        let configs = self.words(&["config", "ls", "-q", "--filter", &format!("label=skep.stack={stack}")]);
+        let configs = self.words(&[
+            "config",
+            "ls",
+            "-q",
+            "--filter",
+            &format!("label=skep.stack={stack}"),
+        ]);
         for config in configs {
             let _ = self.ask(&["config", "rm", &config]);
         }

@@ -34,7 +34,7 @@ wait
 const BEAT: &str = r#"#!/bin/busybox sh
 id=$(cat /proc/sys/kernel/random/uuid)
 trap 'end=1' TERM
-while [ -z "$end" ] || [ "$end" -lt 10 ]; do
+while [ -z "$end" ] || [ "$end" -lt 5 ]; do
     echo "$id" >>/bench/beats
     usleep 50000
     [ -z "$end" ] || end=$((end + 1))

@@ -5,4 +5,7 @@ mod bench;
 mod crash;
 mod engine;
 mod image;
+mod load;
 mod lock;
+mod releases;
+mod restart;
