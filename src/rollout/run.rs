@@ -145,8 +145,15 @@ impl<'a> Rollout<'a> {
         previous: Option<Record>,
     ) -> Result<Report, Error> {
         let target = self.setting.target;
-        target.record(&self.record)?;
-        target.write_journal(Some(&self.journal))?;
+        if self.journal.rollback {
+            // It counts as one that ran until the journal says that it is on its way.
+            target.write_journal(Some(&self.journal))?;
+            target.record(&self.record)?;
+        } else {
+            // A journal is about a release that is known.
+            target.record(&self.record)?;
+            target.write_journal(Some(&self.journal))?;
+        }
         match self.go(proposal) {
             Ok(()) => self.succeed(previous.as_ref()),
             Err(stop) => Err(self.fail(stop, previous)),
@@ -391,7 +398,11 @@ impl<'a> Rollout<'a> {
             // Somebody took this over, and goes on from here.
             Stop::Target(error @ target::Error::Locked { .. }) => return error.into(),
             Stop::Target(error) => Reason::new(error.to_string()),
-            Stop::Failed(reason) => reason,
+            Stop::Failed(reason) => match self.setting.target.write_journal(Some(&self.journal)) {
+                // What it failed at is what somebody did who took this over.
+                Err(error @ target::Error::Locked { .. }) => return error.into(),
+                _ => reason,
+            },
         };
         if let Some(step) = &self.journal.current {
             self.say(step, StepState::Failed, Some(reason.message.clone()));
@@ -401,7 +412,10 @@ impl<'a> Rollout<'a> {
         let back = previous
             .filter(|_| !broke)
             .filter(|previous| self.touched && !self.journal.rollback && previous.release.id != release);
-        let back = back.map(|previous| (previous.release.id.clone(), self.go_back(previous)));
+        let back = match back.map(|previous| (previous.release.id.clone(), self.go_back(previous))) {
+            Some((_, Err(Stop::Target(error @ target::Error::Locked { .. })))) => return error.into(),
+            back => back.map(|(to, undone)| (to, undone.map_err(why))),
+        };
         self.record_failure(&reason, matches!(back, Some((_, Ok(())))));
         let reason = Box::new(reason);
         let stands = match back {
@@ -468,32 +482,34 @@ impl<'a> Rollout<'a> {
     }
 
     /// The previous release by the same steps, without the lock's being given up.
-    fn go_back(&self, previous: Record) -> Result<(), String> {
+    fn go_back(&self, previous: Record) -> Result<(), Stop> {
         let to = previous.release.id.clone();
         self.setting.events.warn(format!("going back to {to}"));
         let target = self.setting.target;
-        let undone = || -> Result<(), Stop> {
-            let observed = target.observe()?;
-            let proposal = Proposal::new(target, &previous, &observed, &[], None)?;
-            let journal = Journal {
-                release: to.clone(),
-                previous: Some(self.record.release.id.clone()),
-                done: Vec::new(),
-                current: None,
-                rollback: true,
-                ..self.journal.clone()
-            };
-            let mut rollout = Rollout::new(self.setting, previous.clone(), self.contents, journal);
-            rollout.go(&proposal)?;
-            rollout.record.began = now();
-            rollout.record.outcome = Outcome::Succeeded { at: now() };
-            rollout.record.probed.clone_from(&rollout.probes);
-            Ok(target.record(&rollout.record)?)
+        let observed = target.observe()?;
+        let proposal = Proposal::new(target, &previous, &observed, &[], None)?;
+        let journal = Journal {
+            release: to,
+            previous: Some(self.record.release.id.clone()),
+            done: Vec::new(),
+            current: None,
+            rollback: true,
+            ..self.journal.clone()
         };
-        undone().map_err(|stop| match stop {
-            Stop::Failed(reason) => reason.message,
-            Stop::Target(error) => error.to_string(),
-        })
+        let mut rollout = Rollout::new(self.setting, previous, self.contents, journal);
+        rollout.go(&proposal)?;
+        rollout.record.began = now();
+        rollout.record.outcome = Outcome::Succeeded { at: now() };
+        rollout.record.probed.clone_from(&rollout.probes);
+        Ok(target.record(&rollout.record)?)
+    }
+}
+
+/// For a person.
+fn why(stop: Stop) -> String {
+    match stop {
+        Stop::Failed(reason) => reason.message,
+        Stop::Target(error) => error.to_string(),
     }
 }
 

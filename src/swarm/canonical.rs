@@ -68,6 +68,13 @@ fn normalize(value: &mut Value, names: Names<'_>) {
             ("Secrets" | "Configs", Value::Array(objects)) => {
                 objects.sort_by_key(|object| format!("{} {}", object["SecretName"], object["File"]));
             }
+            // Without a number it is one.
+            ("Replicated", Value::Object(mode)) => drop(mode.entry("Replicas").or_insert(1.into())),
+            ("ReplicatedJob", Value::Object(mode)) => {
+                for key in ["MaxConcurrent", "TotalCompletions"] {
+                    mode.entry(key).or_insert(1.into());
+                }
+            }
             ("Aliases", Value::Array(aliases)) => aliases.sort_by_key(ToString::to_string),
             _ => {}
         }
@@ -170,5 +177,16 @@ mod tests {
             restarts(json!({"Condition": "any"}))
         );
         assert_ne!(of(json!({"Mode": {"Global": {}}})), of(json!({"Mode": {}})));
+    }
+
+    #[test]
+    fn a_service_without_a_number_of_replicas_has_one() {
+        let replicated = |mode: Value| of(json!({ "Mode": {"Replicated": mode} }));
+        assert_eq!(replicated(json!({})), replicated(json!({"Replicas": 1})));
+        assert_ne!(replicated(json!({})), replicated(json!({"Replicas": 0})));
+        assert_eq!(
+            of(json!({"Mode": {"ReplicatedJob": {}}})),
+            of(json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}}))
+        );
     }
 }
