@@ -158,6 +158,14 @@ pub fn fill(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<St
     }
 }
 
+/// The variables that [`fill`] would read in `text`, or names in defaults that are not needed.
+pub fn variables(text: &str) -> BTreeSet<String> {
+    // One that is not set would be the last that is read. What is wrong with the text says whoever fills it in.
+    let variables = Variables::new(&|_| Some("set".to_owned()));
+    let _ = variables.substitute(text);
+    variables.into_names()
+}
+
 /// Replaces the variables in every value; keys are left.
 fn substitute(cx: &Context, node: &mut Node, room: &mut usize) {
     match &mut node.kind {

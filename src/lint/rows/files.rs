@@ -3,7 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::lint::{Found, Inputs};
-use crate::stack::{Content, nearest};
+use crate::project::Environment;
+use crate::stack::{self, Content, nearest};
 
 /// The stack file, and the configs that it names, are in git.
 pub(crate) fn untracked(inputs: &Inputs<'_>, found: &mut Found<'_>) {
@@ -40,9 +41,14 @@ pub(super) fn plain(path: &Path) -> PathBuf {
     parts.iter().collect()
 }
 
-/// Every variable of the environment's files is read by the stack file.
+/// Every variable of the environment's files is read by the stack file, or says where the managers or services are.
 pub(crate) fn unread_variable(inputs: &Inputs<'_>, found: &mut Found<'_>) {
-    let read = &inputs.reading.variables;
+    let Environment {
+        managers, addresses, ..
+    } = inputs.environment;
+    let filled = managers.iter().chain(addresses.values());
+    let mut read = inputs.reading.variables.clone();
+    read.extend(filled.flat_map(|text| stack::variables(text)));
     for (name, place) in inputs.given.iter().filter(|(name, _)| !read.contains(*name)) {
         let missing = read.iter().filter(|name| !inputs.given.contains_key(*name));
         let remedy = match nearest(missing.map(String::as_str), name) {
