@@ -68,6 +68,11 @@ fn normalize(value: &mut Value, names: Names<'_>) {
             ("Secrets" | "Configs", Value::Array(objects)) => {
                 objects.sort_by_key(|object| format!("{} {}", object["SecretName"], object["File"]));
             }
+            // A port is nowhere before another, and docker's order of a range changes from file to file.
+            ("Ports", Value::Array(ports)) => ports.sort_by_key(|port| {
+                let number = |key: &str| port[key].as_u64();
+                (number("PublishedPort"), number("TargetPort"), port.to_string())
+            }),
             ("Aliases", Value::Array(aliases)) => aliases.sort_by_key(ToString::to_string),
             _ => {}
         }
@@ -170,5 +175,18 @@ mod tests {
             restarts(json!({"Condition": "any"}))
         );
         assert_ne!(of(json!({"Mode": {"Global": {}}})), of(json!({"Mode": {}})));
+    }
+
+    #[test]
+    fn ports_have_no_order() {
+        let ports = |ports: &[Value]| of(json!({ "EndpointSpec": {"Ports": ports} }));
+        let udp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "udp"});
+        let tcp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "tcp"});
+        let any = json!({"TargetPort": 9, "Protocol": "tcp"});
+        assert_eq!(
+            ports(&[udp.clone(), tcp.clone(), any.clone()]),
+            ports(&[any.clone(), tcp.clone(), udp.clone()])
+        );
+        assert_ne!(ports(&[udp, any.clone()]), ports(&[tcp, any]));
     }
 }
