@@ -8,7 +8,8 @@ use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
 use super::migrate::{self, Once};
 use super::proposal::{Effect, Proposal};
-use super::run::{Contents, Report, Rollout, Seen, Setting, addresses, succeeded};
+use super::run::{Contents, Report, Rollout, Setting, addresses, succeeded};
+use super::seen::Seen;
 use super::target::{self, Fault, Lock, Observed, Problem, Step, Target, now};
 use crate::release::ReleaseId;
 

@@ -22,6 +22,7 @@ mod prune;
 mod reading;
 mod roots;
 mod run;
+mod seen;
 mod swarm;
 mod target;
 mod variables;
@@ -42,7 +43,8 @@ pub use probe::Probed;
 pub use proposal::{Change, Effect, ImageChange, ImageOf, Proposal};
 pub use reading::{Source, fill, given, read_stack, stack_name};
 pub use roots::Roots;
-pub use run::{Contents, Options, Report, Rollout, Seen, Setting};
+pub use run::{Contents, Options, Report, Rollout, Setting};
+pub use seen::Seen;
 pub use swarm::{Swarm, Whereabouts};
 pub use target::{
     Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,

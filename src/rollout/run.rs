@@ -10,6 +10,7 @@ use super::mask::Mask;
 use super::migrate;
 use super::probe::{self, Probed, Subject};
 use super::proposal::Proposal;
+use super::seen::Seen;
 use super::target::{self, Endpoint, Kind, Observed, Replica, Spec, State, Step, Target, now};
 use super::watch::{self, Extent, Reason, Verdict};
 use crate::cancel::Cancel;
@@ -56,41 +57,6 @@ pub struct Setting<'a> {
     pub events: &'a Events,
     /// Raised to stop.
     pub cancel: &'a Cancel,
-}
-
-/// What a plan saw of a target: any other value, and the plan is not about it any more.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seen {
-    /// Services with their versions and specs.
-    pub services: BTreeMap<String, (u64, String)>,
-    /// The newest release of the history.
-    pub release: Option<ReleaseId>,
-}
-
-impl Seen {
-    pub(super) fn new(observed: &Observed, history: &[Record]) -> Seen {
-        let service = |(name, service): (&String, &target::Service)| {
-            (name.clone(), (service.version, service.revision.clone()))
-        };
-        Seen {
-            services: observed.services.iter().map(service).collect(),
-            release: history.first().map(|record| record.release.id.clone()),
-        }
-    }
-
-    /// What is different in `now`, for a person.
-    pub(super) fn difference(&self, now: &Seen) -> Option<String> {
-        let names: BTreeSet<&String> = self.services.keys().chain(now.services.keys()).collect();
-        let mut other = names
-            .into_iter()
-            .filter(|name| self.services.get(*name) != now.services.get(*name));
-        match other.next() {
-            Some(name) => Some(format!("the service `{name}` is another one")),
-            None if self.release != now.release => Some("another release was rolled out".to_owned()),
-            None => None,
-        }
-    }
 }
 
 /// What came of a rollout that did not fail.

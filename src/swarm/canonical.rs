@@ -75,6 +75,11 @@ fn normalize(value: &mut Value, names: Names<'_>) {
                     mode.entry(key).or_insert(1.into());
                 }
             }
+            // A port is nowhere before another, and docker's order of a range changes from file to file.
+            ("Ports", Value::Array(ports)) => ports.sort_by_key(|port| {
+                let number = |key: &str| port[key].as_u64();
+                (number("PublishedPort"), number("TargetPort"), port.to_string())
+            }),
             ("Aliases", Value::Array(aliases)) => aliases.sort_by_key(ToString::to_string),
             _ => {}
         }
@@ -188,5 +193,18 @@ mod tests {
             of(json!({"Mode": {"ReplicatedJob": {}}})),
             of(json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}}))
         );
+    }
+
+    #[test]
+    fn ports_have_no_order() {
+        let ports = |ports: &[Value]| of(json!({ "EndpointSpec": {"Ports": ports} }));
+        let udp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "udp"});
+        let tcp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "tcp"});
+        let any = json!({"TargetPort": 9, "Protocol": "tcp"});
+        assert_eq!(
+            ports(&[udp.clone(), tcp.clone(), any.clone()]),
+            ports(&[any.clone(), tcp.clone(), udp.clone()])
+        );
+        assert_ne!(ports(&[udp, any.clone()]), ports(&[tcp, any]));
     }
 }
