@@ -4,7 +4,7 @@
 //! Both are compared in the normal form in which releases are. [`MEANT`] has every difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -71,9 +71,10 @@ const MAPS: [&str; 13] = [
 
 /// What a Swarm cannot do, so that skep refuses to convert it where docker leaves it aside: the file, the service, and
 /// the key.
-const REFUSED: [(&str, &str, &str); 2] = [
+const REFUSED: [(&str, &str, &str); 3] = [
     ("ports-address.yml", "a", "ports[0].host_ip"),
     ("ports-address.yml", "b", "ports[1].host_ip"),
+    ("volumes-anonymous.yml", "b", "volumes[0].volume.subpath"),
 ];
 
 /// The files that both read.
@@ -378,7 +379,7 @@ struct Deployed<'a> {
 }
 
 impl<'a> Deployed<'a> {
-    fn new(address: &'a str, file: &PathBuf) -> Deployed<'a> {
+    fn new(address: &'a str, file: &Path) -> Deployed<'a> {
         let stem = file.file_stem().unwrap().to_str().unwrap();
         let deployed = Deployed {
             address,

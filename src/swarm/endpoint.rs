@@ -34,39 +34,3 @@ pub(super) fn endpoint(source: &Source) -> Result<EndpointSpec, Error> {
         ports: Some(ports),
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use crate::stack;
-    use crate::swarm::{PinnedImage, Surroundings, service};
-
-    /// What becomes of the ports of a service, which are `text`.
-    fn published(text: &str) -> Result<usize, String> {
-        let text = format!("services: {{a: {{image: a, ports: {text}}}}}");
-        let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-        let stack = stack::read(&text, Path::new("stack.yml"), &|_| None, &read)
-            .unwrap()
-            .stack;
-        let nothing = [].into();
-        let around = Surroundings {
-            stack_name: "shop",
-            images: &[("a".to_owned(), PinnedImage::default())].into(),
-            secrets: &nothing,
-            configs: &nothing,
-            directory: Path::new("/"),
-        };
-        let spec = service(&around, "a", &stack, &stack.services["a"]).map_err(|error| error.to_string())?;
-        Ok(spec
-            .endpoint_spec
-            .and_then(|endpoint| endpoint.ports)
-            .map_or(0, |ports| ports.len()))
-    }
-
-    #[test]
-    fn a_port_of_one_address_is_refused() {
-        assert_eq!(published("[80, '0.0.0.0:81:81']"), Ok(2));
-        insta::assert_snapshot!(published("[80, '127.0.0.1:81:81']").unwrap_err(), @"`services.a.ports[1].host_ip` is `127.0.0.1`, and a Swarm publishes ports on every address of its nodes; remove it, and let a firewall say who may connect");
-    }
-}
