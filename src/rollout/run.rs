@@ -380,7 +380,7 @@ impl<'a> Rollout<'a> {
             .filter(|previous| self.touched && !self.journal.rollback && previous.release.id != release);
         let back = match back.map(|previous| (previous.release.id.clone(), self.go_back(previous))) {
             Some((_, Err(Stop::Target(error @ target::Error::Locked { .. })))) => return error.into(),
-            back => back.map(|(to, undone)| (to, undone.map_err(why))),
+            back => back.map(|(to, undone)| (to, undone.map_err(Stop::message))),
         };
         self.record_failure(&reason, matches!(back, Some((_, Ok(())))));
         let reason = Box::new(reason);
@@ -468,14 +468,6 @@ impl<'a> Rollout<'a> {
         rollout.record.outcome = Outcome::Succeeded { at: now() };
         rollout.record.probed.clone_from(&rollout.probes);
         Ok(target.record(&rollout.record)?)
-    }
-}
-
-/// For a person.
-fn why(stop: Stop) -> String {
-    match stop {
-        Stop::Failed(reason) => reason.message,
-        Stop::Target(error) => error.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::bench::Bench;
 use super::engine::servers;
 
-/// Rollouts that are hit in each of the four tests: 60 in all.
+/// Rollouts that are hit of each of the four stacks: 60 in all.
 const TIMES: u32 = 15;
 /// Rollouts in each, hit or over before that.
 const MAX_ROLLOUTS: u32 = 40;
@@ -121,22 +121,13 @@ fn killed(stack: &str, lines: &str) {
 
 const MIGRATES: &str = "migrate = { service = \"web\", command = [\"/migrate\", \"up\"], version = [\"/migrate\", \"version\"] }";
 
+/// At the same time: most of it is waiting.
 #[test]
-fn killed_in_a_rollout() {
-    killed("c-kill", "");
-}
-
-#[test]
-fn killed_in_another_rollout() {
-    killed("c-kill-two", "");
-}
-
-#[test]
-fn killed_in_a_rollout_that_migrates() {
-    killed("c-migrate", MIGRATES);
-}
-
-#[test]
-fn killed_in_another_rollout_that_migrates() {
-    killed("c-migrate-two", MIGRATES);
+fn skep_killed_at_any_instant() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| killed("c-kill", ""));
+        scope.spawn(|| killed("c-kill-two", ""));
+        scope.spawn(|| killed("c-migrate", MIGRATES));
+        scope.spawn(|| killed("c-migrate-two", MIGRATES));
+    });
 }
