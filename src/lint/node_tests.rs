@@ -94,4 +94,6 @@ fn port_deadlock() {
     assert_eq!(with("replicas: 3", "ingress"), "");
     let stop_first = "ports: [{target: 80, published: 80, mode: host}]\ndeploy: {replicas: 3}";
     assert_eq!(found("port-deadlock", stop_first, &[]), "");
+    let any = "ports: [{target: 80, mode: host}]\ndeploy: {replicas: 3, update_config: {order: start-first}}";
+    assert_eq!(found("port-deadlock", any, &[]), "");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::lint::{Found, Inputs, Node};
-use crate::stack::{Mode, Order, PortMode, Service};
+use crate::stack::{Mode, Order, Port, PortMode, Service};
 
 /// The nodes that may get tasks of a service.
 fn candidates<'a>(inputs: &Inputs<'a>, service: &Service) -> Option<Vec<&'a Node>> {
@@ -74,7 +74,9 @@ pub(crate) fn port_deadlock(inputs: &Inputs<'_>, found: &mut Found<'_>) {
     for (name, service) in &inputs.reading.stack.services {
         let update = service.deploy.update_config.as_ref();
         let starts_first = update.and_then(|update| update.order) == Some(Order::StartFirst);
-        let Some(index) = service.ports.iter().position(|port| port.mode == PortMode::Host) else {
+        // Where none is named, each replica gets one that is free.
+        let held = |port: &Port| port.mode == PortMode::Host && port.published.is_some();
+        let Some(index) = service.ports.iter().position(held) else {
             continue;
         };
         let Some(nodes) = candidates(inputs, service).filter(|_| starts_first) else {
