@@ -121,8 +121,22 @@ impl Bench {
         bench.write("bin/.keep", "");
         fs::copy(BUSYBOX, bench.project().join("bin/busybox")).unwrap();
         bench.executable("bin/busybox");
+        bench.write(".gitignore", "token.txt\nplan.json\n");
+        bench.git(&["init", "--quiet"]);
         bench.set("TOKEN", "one");
         Some(bench)
+    }
+
+    #[track_caller]
+    fn git(&self, arguments: &[&str]) {
+        let output = Command::new("git")
+            .args(["-c", "user.name=keeper", "-c", "user.email=keeper@skep.invalid"])
+            .args(arguments)
+            .current_dir(self.project())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
     }
 
     fn executable(&self, file: &str) {
@@ -183,8 +197,11 @@ impl Bench {
         self.variables.borrow_mut().remove(name);
     }
 
-    /// `skep` with this project and store, and none of the caller's configuration.
+    /// `skep` with this project and store, and none of the caller's configuration. The work tree is committed as it is:
+    /// what is not committed is not released.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", "as it is"]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_skep"));
         command
             .args(arguments)

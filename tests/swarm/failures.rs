@@ -209,7 +209,9 @@ fn an_image_whose_content_is_gone_when_a_node_pulls_it() {
     bench.write("root/other", "only in this image\n");
     bench.succeed(&["push", "--tag", "two"]);
     // The manifest is there, which is what preflight asks for; what it names is not.
-    let manifest = registry(&bench, "GET", "manifests/two");
+    let index = registry(&bench, "GET", "manifests/two");
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap();
+    let manifest = registry(&bench, "GET", &format!("manifests/{manifest}"));
     let layers = manifest["layers"].as_array().unwrap();
     let layer = layers.last().unwrap()["digest"].as_str().unwrap();
     registry(&bench, "DELETE", &format!("blobs/{layer}"));
@@ -223,7 +225,7 @@ fn registry(bench: &Bench, method: &str, path: &str) -> Value {
     let mut stream = TcpStream::connect(&bench.registry).unwrap();
     write!(
         stream,
-        "{method} /v2/{}/web/{path} HTTP/1.0\r\nHost: {}\r\nAccept: application/vnd.oci.image.manifest.v1+json\r\n\r\n",
+        "{method} /v2/{}/web/{path} HTTP/1.0\r\nHost: {}\r\nAccept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json\r\n\r\n",
         bench.name, bench.registry
     )
     .unwrap();

@@ -145,7 +145,7 @@ services:
       VERSION: "${VERSION:-1}"
       FAULT: "${FAULT:-}"
     networks: [inner]
-    ports: [{target: 8000, published: ${PORT}, mode: host}]
+    ports: [{target: 8000, published: "${PORT}", mode: host}]
     secrets: [token]
     stop_grace_period: 1s
     healthcheck:
