@@ -121,8 +121,11 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Removes all of a stack. A network goes when the last container has left it.
+    /// Removes all of a stack, as far as the engine answers. A network goes when the last container has left it.
     pub fn remove(&self, stack: &str) {
+        if self.ask("GET", "_ping").is_err() {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             for kind in KINDS {
