@@ -272,7 +272,7 @@ impl Bench {
             );
             for task in tasks {
                 assert_eq!(task["state"], "ready", "{name}: {status}");
-                assert_eq!(task["revision"], service["revision"], "{name}: {status}");
+                assert_eq!(task["revision"], service["task"], "{name}: {status}");
             }
             let task = &self.engine.specs(&self.name)[&self.scoped(name)]["TaskTemplate"];
             let environment = task["ContainerSpec"]["Env"].as_array().unwrap();

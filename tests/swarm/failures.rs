@@ -21,9 +21,11 @@ fn running(name: &str, stack: &str) -> Option<(Bench, String)> {
 #[track_caller]
 fn undone(bench: &Bench, before: &str, ran: &Ran) {
     bench.settled("1");
-    let newest = bench.newest();
-    assert_eq!(newest["outcome"]["state"], "failed", "{newest}");
-    assert_eq!(newest["outcome"]["rolled_back"], true, "{newest}");
+    // The one that runs is the newest again.
+    let history = bench.json(&["history", "prod"]);
+    assert_eq!(history[0]["release"]["id"], before, "{history}");
+    assert_eq!(history[1]["outcome"]["state"], "failed", "{history}");
+    assert_eq!(history[1]["outcome"]["rolled_back"], true, "{history}");
     assert_eq!(
         bench.json(&["status", "prod"])["release"],
         before,
@@ -48,7 +50,12 @@ fn a_migration_that_fails() {
     };
     migrate(&bench, r#""/migrate", "up", "3""#);
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 6
+    error: release RELEASE failed at migrate: `/migrate up 3` failed: exited with code 3; no service was touched
+      | migrating for 1
+      | no such column
+    ");
     let services: Vec<String> = bench.engine.specs("t-migrate").into_keys().collect();
     assert!(!services.contains(&"t-migrate_api".to_owned()), "{services:?}");
 
@@ -59,7 +66,12 @@ fn a_migration_that_fails() {
     migrate(&bench, r#""/migrate", "up", "4""#);
     bench.set("VERSION", "2");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 6
+    error: release RELEASE failed at migrate: `/migrate up 4` failed: exited with code 4; no service was touched
+      | migrating for 2
+      | no such column
+    ");
     bench.settled("1");
     assert_eq!(bench.engine.tasks("t-migrate_api"), runs, "nothing rolled");
     // Repaired, it goes through.
@@ -83,7 +95,11 @@ fn a_migration_that_hangs() {
     bench.set("VERSION", "2");
     let runs = bench.engine.tasks("t-hang_api");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 6
+    error: release RELEASE failed at migrate: `/migrate up hang` ran for longer than 6 s, and was stopped; no service was touched
+      | migrating for 2
+    ");
     bench.settled("1");
     assert_eq!(bench.engine.tasks("t-hang_api"), runs, "nothing rolled");
     assert_eq!(bench.json(&["status", "prod"])["release"], before);
@@ -107,7 +123,12 @@ fn a_crash_loop() {
     bench.set("FAULT", "crash");
     let worker = bench.engine.tasks("t-crash_worker");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at canary of api: api.1 failed: exited with code 7; RELEASE runs again
+      | serving 2
+      | cannot go on
+    ");
     undone(&bench, &before, &ran);
     assert_eq!(
         bench.engine.tasks("t-crash_worker"),
@@ -125,7 +146,12 @@ fn a_crash_loop_of_the_first_release() {
     };
     bench.set("FAULT", "crash");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 6
+    error: release RELEASE failed at roll front: front.1 ends again and again: exited with code 7; it stands where it stopped, because there is no release to go back to
+      | serving 1
+      | cannot go on
+    ");
     assert!(bench.json(&["status", "prod"])["release"].is_null());
     assert_eq!(bench.newest()["outcome"]["rolled_back"], false);
     // It stands where it stopped; repaired, it goes through.
@@ -140,7 +166,11 @@ fn a_health_check_that_fails() {
     };
     bench.set("FAULT", "sick");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at canary of api: api.1 failed: exited with code 0; RELEASE runs again
+      | serving 2
+    ");
     undone(&bench, &before, &ran);
 }
 
@@ -151,7 +181,11 @@ fn memory_that_runs_out() {
     };
     bench.set("FAULT", "memory");
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at canary of api: api.1 failed: killed (exit code 137), most likely out of memory: its limit is 32 MiB; RELEASE runs again
+      | serving 2
+    ");
     undone(&bench, &before, &ran);
 }
 
@@ -165,7 +199,21 @@ fn no_node_that_a_constraint_allows() {
         "replicas: 2\n      placement: {constraints: [\"node.labels.zone == nowhere\"]}",
     );
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 7
+    error: `prod` is left as it is: 1 finding blocks it; `skep lint prod` says why
+    stack.yml:25:19: unschedulable: no node that is ready has what `api` asks for: `node.labels.zone == nowhere`; mend the constraints, or label a node with `docker node update --label-add`
+    ");
+    bench.settled("1");
+    // Whoever knows better is told by the engine.
+    bench.configure(
+        "[[environments.prod.allow]]\nlint = \"unschedulable\"\nreason = \"a node is on its way\"\nuntil = 2099-12-31",
+    );
+    let ran = bench.skep(&["release", "prod"]);
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at canary of api: not there after 60 s: canary of api: 0 of 1 ready; api.1: no suitable node (scheduling constraints not satisfied on 1 node): node.labels.zone == nowhere; RELEASE runs again
+    ");
     undone(&bench, &before, &ran);
 }
 
@@ -176,7 +224,12 @@ fn an_image_of_another_architecture_alone() {
     };
     bench.write("skep.star", &files::RECIPE.replace("PLATFORM", ARCHITECTURES[1]));
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 7
+    error: `prod` is left as it is: 2 findings block it; `skep lint prod` says why
+    stack.yml:3:3: platforms: `web` is for linux/arm64, and `api` may come to the node `vm`, which is linux/amd64; build it for linux/amd64 too, or keep `api` away with a constraint such as `node.platform.arch != x86_64`
+    stack.yml:3:3: platforms: `web` is for linux/arm64, and `worker` may come to the node `vm`, which is linux/amd64; build it for linux/amd64 too, or keep `worker` away with a constraint such as `node.platform.arch != x86_64`
+    ");
     bench.settled("1");
     assert_eq!(bench.json(&["status", "prod"])["release"], before);
 }
@@ -188,7 +241,10 @@ fn a_probe_that_flaps() {
     };
     bench.configure(r#"probes = { front = [{ path = "/cgi-bin/flap", count = 6, interval = "20ms" }] }"#);
     let ran = bench.skep(&["release", "prod"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at probes: probe of front /cgi-bin/flap: 1 of 2 requests were answered well, and 6 are needed; the last bad one: answered 503, and not 200; RELEASE runs again
+    ");
     undone(&bench, &before, &ran);
     // Half of them is enough for who says so.
     bench.configure(
@@ -216,7 +272,10 @@ fn an_image_whose_content_is_gone_when_a_node_pulls_it() {
     let layer = layers.last().unwrap()["digest"].as_str().unwrap();
     registry(&bench, "DELETE", &format!("blobs/{layer}"));
     let ran = bench.skep(&["rollout", "prod", "--tag", "two"]);
-    insta::assert_snapshot!(ran.failure(), @"");
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 5
+    error: release RELEASE failed at roll api: api.1 failed: No such image: REGISTRY/t-pull/web@sha256:DIGEST; RELEASE runs again
+    ");
     undone(&bench, &before, &ran);
 }
 

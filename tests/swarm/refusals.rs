@@ -50,7 +50,10 @@ fn an_image_that_the_registry_lost() {
     bench.release("2");
     forget(&bench.registry, "t-lost/web", image["digest"].as_str().unwrap());
     let report = refused(&bench, &["rollout", "prod", "--release", &first]);
-    insta::assert_snapshot!(report, @"");
+    insta::assert_snapshot!(report, @"
+    exit 4
+    error: release RELEASE cannot run here: the registry has no `REGISTRY/t-lost/web@sha256:DIGEST`; push it again, or release another
+    ");
     bench.settled("2");
 }
 
@@ -77,10 +80,16 @@ fn a_secret_that_is_missing() {
     };
     let managers = bench.engine.address.clone();
     bench.configure_all(&[&managers], "", "token = { file = \"token.txt\" }");
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: `BENCH/project/token.txt` does not exist
+    ");
     bench.nothing_is_there();
     bench.write("token.txt.example", "write the token here\n");
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: `BENCH/project/token.txt` did not exist, and was made of its example; fill it in, and run this again
+    ");
     bench.nothing_is_there();
     bench.write("token.txt", "1\n");
     bench.succeed(&["release", "prod"]);
@@ -104,7 +113,10 @@ fn a_plan_of_what_was_changed_since() {
         "t-plan_api",
     ];
     bench.engine.docker(&by_hand);
-    insta::assert_snapshot!(refused(&bench, &["rollout", "prod", "--plan", "plan.json"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["rollout", "prod", "--plan", "plan.json"]), @"
+    exit 7
+    error: the target changed since the plan was made: the service `api` is another one; make another plan
+    ");
     // What is planned of what is there is done, and no more than was planned.
     bench.succeed(&["plan", "prod", "--out", "plan.json"]);
     bench.set("VERSION", "3");
@@ -133,7 +145,10 @@ fn two_rollouts_at_one_time() {
             tasks.values().any(|state| state == "running")
         })
     });
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: another rollout is under way: keeper@HOST (process N), since TIME UTC; wait for it, or end it
+    ");
     let status = bench.json(&["status", "prod"]);
     assert!(
         status["rollout"]["current"]["step"].as_str() == Some("migrate"),
@@ -161,8 +176,14 @@ fn a_stack_that_is_frozen() {
         "prod is frozen\n"
     );
     bench.set("VERSION", "2");
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
-    insta::assert_snapshot!(refused(&bench, &["restart", "prod", "api"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: frozen by keeper@HOST: the fair; `skep freeze ENV --off` ends that
+    ");
+    insta::assert_snapshot!(refused(&bench, &["restart", "prod", "api"]), @"
+    exit 7
+    error: frozen by keeper@HOST: the fair; `skep freeze ENV --off` ends that
+    ");
     // Looking is allowed.
     bench.succeed(&["plan", "prod"]);
     assert_eq!(
@@ -187,7 +208,10 @@ fn replicas_that_keep_files_on_a_node() {
     );
     bench.release("1");
     bench.set("VERSION", "2");
-    insta::assert_snapshot!(refused(&bench, &["rollout", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["rollout", "prod"]), @"
+    exit 7
+    error: release RELEASE cannot run here: `api` is STATEFUL: it keeps files on a node, and its replicas would be replaced; `--stateful` says that they may
+    ");
     assert!(bench.succeed(&["plan", "prod"]).contains("STATEFUL"));
     bench.succeed(&["rollout", "prod", "--stateful"]);
     bench.settled("2");
@@ -208,14 +232,20 @@ fn what_an_engine_cannot_change() {
     };
     bench.release("1");
     bench.edit_stack("endpoint_mode: dnsrr", "mode: global\n      endpoint_mode: dnsrr");
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: release RELEASE cannot run here: `api` is replicated, and cannot become global: give it another name, or remove it first
+    ");
     assert!(bench.succeed(&["plan", "prod"]).contains("! impossible: "));
     bench.edit_stack("mode: global\n      endpoint_mode: dnsrr", "endpoint_mode: dnsrr");
     bench.edit_stack(
         "encrypted: \"\"",
         "encrypted: \"\", com.docker.network.driver.mtu: \"1300\"",
     );
-    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: release RELEASE cannot run here: the network `t-global_inner` cannot be changed: `driver_opts.com.docker.network.driver.mtu` is absent, and should be 1300; give it another name in the stack file, or remove it first
+    ");
     bench.settled("1");
 }
 
@@ -227,7 +257,10 @@ fn another_swarm_than_the_one_that_was_pinned() {
     let cluster = bench.engine.get("swarm")["ID"].as_str().unwrap().to_owned();
     bench.configure("cluster = \"abcdefghijklmnopqrstuvwxy\"");
     let report = refused(&bench, &["release", "prod"]).replace(&cluster, "CLUSTER");
-    insta::assert_snapshot!(report, @"");
+    insta::assert_snapshot!(report, @"
+    exit 7
+    error: the Swarm at ENGINE is `CLUSTER`, and `cluster` of skep.toml says `abcdefghijklmnopqrstuvwxy`; if this is the right one, change that
+    ");
     bench.nothing_is_there();
     bench.configure(&format!("cluster = \"{cluster}\""));
     bench.release("1");
@@ -237,5 +270,8 @@ fn another_swarm_than_the_one_that_was_pinned() {
     assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), cluster);
     std::fs::write(&file, "another\n").unwrap();
     let report = refused(&bench, &["release", "prod"]).replace(&cluster, "CLUSTER");
-    insta::assert_snapshot!(report, @"");
+    insta::assert_snapshot!(report, @"
+    exit 7
+    error: the Swarm at ENGINE is `CLUSTER`, and `BENCH/state/skep/t-pinned/prod/cluster` says `another`; if this is the right one, change that
+    ");
 }
