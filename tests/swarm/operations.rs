@@ -61,7 +61,6 @@ fn a_stack_that_a_script_deployed_is_taken_over() {
     bench.engine.remove("t-adopt");
     bench.set("TOKEN", "one");
     deploy_by_script(&bench, &image);
-    let tasks = bench.engine.tasks("t-adopt_api");
     let before = bench.engine.specs("t-adopt");
 
     insta::assert_snapshot!(bench.succeed(&["adopt", "prod"]).replace(&bench.newest_id(), "RELEASE"), @"prod is recorded as RELEASE: api");

@@ -174,7 +174,13 @@ impl Swarm {
             if wanted && current.is_none() {
                 current = Some(*task);
             } else if !is_over(task) {
-                replicas.push(replica(name, task, State::Stopping, names));
+                // One that is to be replaced, and serves until the new one does, is told to run as before.
+                let state = match (wanted, state_of(task)) {
+                    (true, Some(At::RUNNING)) => State::Ready,
+                    (true, _) => State::Starting,
+                    (false, _) => State::Stopping,
+                };
+                replicas.push(replica(name, task, state, names));
             }
         }
         match current {
