@@ -42,6 +42,7 @@ fi
 echo "migrating for $VERSION"
 case $2 in
 hang) sleep 1000 ;;
+slow) sleep 4 ;;
 0) ;;
 *) echo "no such column"; exit "$2" ;;
 esac

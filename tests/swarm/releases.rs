@@ -2,10 +2,9 @@
 
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::bench::Bench;
-use super::engine;
 use super::files::{SMALL, STACK};
 
 #[test]
@@ -162,42 +161,6 @@ fn a_change_goes_by_a_canary_and_a_service_that_is_gone_is_removed() {
     let services: Vec<String> = bench.engine.specs("t-change").into_keys().collect();
     assert_eq!(services, ["t-change_api"]);
     bench.settled("2");
-}
-
-/// Specs without what says only when the engine was told.
-fn lasting(bench: &Bench) -> Value {
-    let mut specs = json!(bench.engine.specs(&bench.name));
-    for (_, spec) in specs.as_object_mut().unwrap() {
-        let labels = spec["Labels"].as_object_mut().unwrap();
-        labels.retain(|name, _| !name.starts_with("skep."));
-        spec["TaskTemplate"]
-            .as_object_mut()
-            .unwrap()
-            .remove("ForceUpdate");
-    }
-    specs
-}
-
-#[test]
-fn five_releases_then_the_second_again_and_forward() {
-    let Some(bench) = Bench::new("t-five", SMALL) else {
-        return;
-    };
-    let mut releases = Vec::new();
-    for version in ["1", "2", "3", "4", "5"] {
-        let id = bench.release(version);
-        releases.push((id, version, lasting(&bench)));
-    }
-    for (id, version, specs) in [&releases[1], &releases[4], &releases[0]] {
-        bench.succeed(&["rollback", "prod", id]);
-        bench.settled(version);
-        assert_eq!(&lasting(&bench), specs, "{version}: secrets included");
-    }
-    let secrets = bench.engine.objects("secrets", "t-five");
-    assert_eq!(secrets.len(), 5, "each is needed by a release that is kept");
-    let plan = bench.json(&["drift", "prod"]);
-    assert_eq!(plan["changes"], json!([]));
-    assert!(secrets.iter().all(|secret| engine::name(secret).len() <= 64));
 }
 
 #[test]
