@@ -19,7 +19,7 @@ use super::files;
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Stacks that the engine runs at one time: more of them only wait for each other.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 
 /// The architecture that this machine runs, and the other one.
 pub const ARCHITECTURES: [&str; 2] = match cfg!(target_arch = "aarch64") {

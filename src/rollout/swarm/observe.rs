@@ -303,7 +303,7 @@ fn state_of(task: &models::Task) -> Option<At> {
     task.status.as_ref()?.state
 }
 
-fn is_over(task: &models::Task) -> bool {
+pub(super) fn is_over(task: &models::Task) -> bool {
     matches!(
         state_of(task),
         Some(At::COMPLETE | At::SHUTDOWN | At::FAILED | At::REJECTED | At::ORPHANED) | None

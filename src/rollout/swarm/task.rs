@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bollard::models::{
     HealthConfig, Service, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as Condition, TaskState as At,
+    TaskSpecRestartPolicyConditionEnum as Condition,
 };
 
 use super::wanted::{self, TASK};
-use super::{Swarm, error};
+use super::{Swarm, error, observe};
 use crate::cancel::Cancel;
 use crate::docker::{self, Engine, LogLine, LogOptions};
 use crate::release::ReleaseId;
@@ -21,6 +21,8 @@ use crate::swarm;
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a task may take to end that was told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the Swarm may take to forget a task that has ended.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Swarm {
     pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
@@ -44,7 +46,9 @@ impl Swarm {
         )
     }
 
-    /// Scaled to nothing first: only then the Swarm tells when its container is gone.
+    /// Scaled to nothing first: only then the Swarm tells when its container is gone. And removed when no task of it is
+    /// listed any more: an engine that removes a service while it forgets one of its tasks may die of that (swarmkit's
+    /// `SetServiceTasksRemove`, seen with 20.10).
     pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
         let scoped = swarm::scoped(&self.about.name, name);
         self.change(name, &|there| {
@@ -60,24 +64,9 @@ impl Swarm {
                 Err(docker::Error::NotFound(_)) => return Ok(()),
                 tasks => tasks.map_err(error)?,
             };
-            let lives = |task: &bollard::models::Task| {
-                let state = task.status.as_ref().and_then(|status| status.state);
-                matches!(
-                    state,
-                    Some(
-                        At::NEW
-                            | At::ALLOCATED
-                            | At::PENDING
-                            | At::ASSIGNED
-                            | At::ACCEPTED
-                            | At::PREPARING
-                            | At::READY
-                            | At::STARTING
-                            | At::RUNNING
-                    )
-                )
-            };
-            if !tasks.iter().any(lives) {
+            let lives = tasks.iter().any(|task| !observe::is_over(task));
+            let forgotten = tasks.is_empty() || (!lives && began.elapsed() > FORGET_TIMEOUT);
+            if forgotten {
                 break;
             }
             if began.elapsed() > STOP_TIMEOUT {
