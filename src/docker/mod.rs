@@ -8,6 +8,7 @@
 //! Contents of secrets and passwords are in no error and in no `Debug`.
 
 mod address;
+mod containers;
 mod error;
 mod link;
 mod list;
@@ -27,6 +28,7 @@ use crate::cancel::Cancel;
 use crate::retry;
 
 pub use address::{Address, AddressError};
+pub use containers::{Container, Unhealthy};
 pub use error::Error;
 pub use link::Options;
 pub use logs::{LogLine, LogOptions, Stream};

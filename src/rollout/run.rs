@@ -238,12 +238,16 @@ impl<'a> Rollout<'a> {
                     Verdict::Waiting(why) => waiting.push(format!("{step}: {why}")),
                     Verdict::Failed(mut reason) => {
                         self.journal.current = Some(step.clone());
-                        reason.message = self.mask.apply(&reason.message).into_owned();
                         if let Some(replica) = &reason.replica
                             && reason.lines.is_empty()
                         {
-                            reason.lines = self.setting.target.last_lines(replica);
+                            let details = self.setting.target.details(replica);
+                            if let Some(why) = details.why {
+                                reason.message = format!("{} failed: {why}", replica.name);
+                            }
+                            reason.lines = details.lines;
                         }
+                        reason.message = self.mask.apply(&reason.message).into_owned();
                         let mask = |line: &mut String| *line = self.mask.apply(line).into_owned();
                         reason.lines.iter_mut().for_each(mask);
                         return Err(Stop::Failed(reason));

@@ -36,9 +36,12 @@ pub trait Target {
         Duration::from_millis(50)
     }
 
-    /// The end of what a replica printed, if it did not end well.
-    fn last_lines(&self, replica: &Replica) -> Vec<String> {
-        replica.lines.clone()
+    /// What can be found out of a replica that did not end well, beyond what is seen of all.
+    fn details(&self, replica: &Replica) -> Details {
+        Details {
+            why: None,
+            lines: replica.lines.clone(),
+        }
     }
 
     /// Whether the object `version` holds `content`; `None` if there is no such object.
@@ -307,6 +310,15 @@ pub struct Observed {
     pub networks: BTreeSet<String>,
     /// Secrets that must not be used again.
     pub revoked: BTreeSet<String>,
+}
+
+/// What became of one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Why it is not well, if that is known better than before.
+    pub why: Option<String>,
+    /// The end of what it printed, and then what its health check did.
+    pub lines: Vec<String>,
 }
 
 /// A service as it runs.

@@ -179,7 +179,8 @@ fn a_health_check_that_fails() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 5
-    error: release RELEASE failed at canary of api: api.N failed: exited with code 0; RELEASE runs again
+    error: release RELEASE failed at canary of api: api.N failed: its health check failed; RELEASE runs again
+      | health check: wget: server returned error: HTTP/1.1 503 Service Unavailable
       | serving 2
     ");
     undone(&bench, &before, &ran);
@@ -194,7 +195,7 @@ fn memory_that_runs_out() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 5
-    error: release RELEASE failed at canary of api: api.N failed: killed (exit code 137), most likely out of memory: its limit is 32 MiB; RELEASE runs again
+    error: release RELEASE failed at canary of api: api.N failed: it ran out of memory: its limit is 32 MiB; RELEASE runs again
       | serving 2
     ");
     undone(&bench, &before, &ran);

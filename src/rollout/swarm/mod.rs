@@ -2,6 +2,7 @@
 //! kept on the Swarm itself, so that another machine can go on. What a stack is there is in [`crate::swarm`].
 
 mod apply;
+mod details;
 mod lock;
 mod observe;
 mod preflight;
@@ -19,8 +20,8 @@ use chrono::{DateTime, Utc};
 
 use super::history::{Journal, Record};
 use super::target::{
-    self, Endpoint, Error, Found, Freeze, Kind, LogQuery, Observed, Problem, Replica, Spec, Step, Target,
-    Task,
+    self, Details, Endpoint, Error, Found, Freeze, Kind, LogQuery, Observed, Problem, Replica, Spec, Step,
+    Target, Task,
 };
 use crate::cancel::Cancel;
 use crate::docker::{self, Address, Engine, Inventory};
@@ -266,11 +267,8 @@ impl Target for Swarm {
         PACE
     }
 
-    fn last_lines(&self, replica: &Replica) -> Vec<String> {
-        let (Some(id), Ok(engine)) = (&replica.id, self.engine()) else {
-            return Vec::new();
-        };
-        task::read_log(engine, id, Some(LINES), &self.about.cancel).unwrap_or_default()
+    fn details(&self, replica: &Replica) -> Details {
+        self.details_of(replica)
     }
 
     fn holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error> {

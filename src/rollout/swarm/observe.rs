@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bollard::models::{self, ServiceUpdateStatusStateEnum as Update, TaskState as At};
 use std::sync::PoisonError;
 
+use super::details::HEALTH;
 use super::wanted::{self, Face};
 use super::{Swarm, time};
 use crate::docker::Inventory;
@@ -286,10 +287,13 @@ fn culprit(
         .slot
         .map_or_else(|| service.to_owned(), |slot| format!("{service}.{slot}"));
     let why = why_of(task, spec);
+    let message = format!("{name} failed: {why}");
+    let mut seen = replica(&name, task, State::Failed, names);
+    seen.reason = Some(why);
     Some(Reason {
-        message: format!("{name} failed: {why}"),
+        message,
         lines: Vec::new(),
-        replica: Some(Box::new(replica(&name, task, State::Failed, names))),
+        replica: Some(Box::new(seen)),
     })
 }
 
@@ -345,7 +349,7 @@ pub(super) fn why(task: &models::Task) -> String {
         .and_then(|status| status.message.clone())
         .unwrap_or_default();
     if err.contains("unhealthy container") {
-        return "its health check failed".to_owned();
+        return HEALTH.to_owned();
     }
     match (state_of(task), exit_code(task)) {
         (Some(At::FAILED), Some(137)) => "killed (exit code 137)".to_owned(),
