@@ -72,12 +72,14 @@ pub enum Event {
         /// More about it, for a person.
         note: Option<String>,
     },
-    /// A replica, a migration or another thing that a rollout waits for is in another state than before.
+    /// A service that a rollout waits for is in another state than before.
     Watched {
-        /// What, such as `api.1`.
+        /// Which.
         what: String,
-        /// Its state in a word, and the reason if there is one.
+        /// How many of its replicas are in which state.
         state: String,
+        /// What ails some of them.
+        trouble: Option<String>,
     },
     /// A line that something printed which a rollout waits for.
     Line {

@@ -14,6 +14,9 @@ use crate::event::{Direction, Event, Events, Outcome, Pushed, StepState};
 /// A fetch that took less is not worth a line in a pipe.
 const SHORT_FETCH: Duration = Duration::from_secs(5);
 
+/// How often a pipe is told how far a service is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
 /// Actions shown at one time.
 const MAX_SHOWN: usize = 8;
 
@@ -29,7 +32,7 @@ struct State {
 
 enum View {
     Live(Live),
-    Lines,
+    Lines(Watched),
     Json,
     Quiet,
 }
@@ -53,6 +56,32 @@ struct Live {
     running: BTreeMap<String, ProgressBar>,
     /// The step of a rollout that is under way.
     step: Option<String>,
+    watched: Watched,
+}
+
+/// What was said last of each service that is waited for.
+#[derive(Default)]
+struct Watched(BTreeMap<String, (Option<String>, Instant)>);
+
+impl Watched {
+    /// Whether something ails a service that was not said yet.
+    fn is_news(&mut self, what: &str, trouble: Option<&str>) -> bool {
+        let now = (trouble.map(str::to_owned), Instant::now());
+        let before = self.0.insert(what.to_owned(), now);
+        trouble.is_some() && before.is_none_or(|(before, _)| before.as_deref() != trouble)
+    }
+
+    /// Whether a pipe is to be told: of trouble at once, of progress now and then.
+    fn is_due(&mut self, what: &str, trouble: Option<&str>) -> bool {
+        let is_due = match self.0.get(what) {
+            Some((before, at)) => before.as_deref() != trouble || at.elapsed() >= PROGRESS,
+            None => true,
+        };
+        if is_due {
+            self.is_news(what, trouble);
+        }
+        is_due
+    }
 }
 
 impl Renderer {
@@ -61,7 +90,7 @@ impl Renderer {
             (true, _) => View::Json,
             (false, true) => View::Quiet,
             (false, false) if io::stderr().is_terminal() => View::Live(Live::new()),
-            (false, false) => View::Lines,
+            (false, false) => View::Lines(Watched::default()),
         };
         Renderer(Arc::new(Mutex::new(State {
             view,
@@ -99,7 +128,12 @@ impl State {
                 say(&line);
             }
             View::Quiet => {}
-            View::Lines => {
+            View::Lines(watched) => {
+                if let Event::Watched { what, trouble, .. } = event
+                    && !watched.is_due(what, trouble.as_deref())
+                {
+                    return;
+                }
                 if let Some(line) = line(event) {
                     say(&line);
                 }
@@ -181,6 +215,7 @@ impl Live {
             summary,
             running: BTreeMap::new(),
             step: None,
+            watched: Watched::default(),
         }
     }
 
@@ -199,10 +234,10 @@ impl Live {
                     bar.finish_and_clear();
                 }
             }
-            Event::Warning { .. } | Event::Step { .. } | Event::Watched { .. } | Event::Line { .. } => {
-                if let Some(line) = line(event) {
-                    let _ = self.bars.println(line);
-                }
+            Event::Warning { .. } | Event::Step { .. } | Event::Line { .. } => self.print(event),
+            // What ails a replica stays on the screen; how far all of them are is shown in place.
+            Event::Watched { what, trouble, .. } if self.watched.is_news(what, trouble.as_deref()) => {
+                self.print(event)
             }
             _ => {}
         }
@@ -210,7 +245,13 @@ impl Live {
             self.step = (*state == StepState::Began).then(|| printable(step));
         }
         if let Some(step) = &self.step {
-            self.summary.set_message(step.clone());
+            match event {
+                Event::Watched { state, .. } => {
+                    self.summary.set_message(format!("{step}: {}", printable(state)));
+                }
+                Event::Step { .. } => self.summary.set_message(step.clone()),
+                _ => {}
+            }
             return;
         }
         let done = counts.cached + counts.ran + counts.failed + counts.stopped;
@@ -222,6 +263,12 @@ impl Live {
             message += &format!(", {} out", HumanBytes(counts.bytes_out));
         }
         self.summary.set_message(message);
+    }
+
+    fn print(&self, event: &Event) {
+        if let Some(line) = line(event) {
+            let _ = self.bars.println(line);
+        }
     }
 
     fn clear(&mut self) {
@@ -261,7 +308,13 @@ fn line(event: &Event) -> Option<String> {
                 StepState::Failed => Some(format!("failed {}{note}", printable(step))),
             }
         }
-        Event::Watched { what, state } => Some(format!("  {} {}", printable(what), printable(state))),
+        Event::Watched { what, state, trouble } => {
+            let trouble = trouble
+                .as_ref()
+                .map(|trouble| format!("; {}", printable(trouble)));
+            let trouble = trouble.unwrap_or_default();
+            Some(format!("  {} {}{trouble}", printable(what), printable(state)))
+        }
         Event::Line { of, line } => Some(format!("  {} | {}", printable(of), printable(line))),
         Event::Planned { .. } | Event::Started { .. } | Event::Transferred { .. } | Event::Pushed { .. } => {
             None

@@ -1,9 +1,13 @@
 //! `skep status`, `skep history` and `skep logs`: what an environment runs and ran. Nothing is changed.
 
+use std::collections::BTreeMap;
+
 use super::deploy::{How, within};
 use super::failure::{Failure, printable};
 use super::{Context, stdout};
-use crate::rollout::{Journal, LogQuery, Observed, Outcome, Record, State};
+use crate::rollout::{
+    Journal, LogQuery, Observed, Outcome, Record, Replica, Service, State, listed, together,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
@@ -70,33 +74,63 @@ fn status_text(observed: &Observed, journal: Option<&Journal>, current: Option<&
         text += "nothing runs\n";
     }
     for (name, service) in &observed.services {
-        let ready = service
-            .tasks
-            .iter()
-            .filter(|task| task.state == State::Ready)
-            .count();
-        text += &format!("{name:16} {ready}/{} ready\n", service.replicas);
-        if let Some(paused) = &service.paused {
-            text += &format!("  stopped half-way: {}\n", printable(&paused.message));
-        }
+        text += &service_text(name, service);
+    }
+    text
+}
+
+/// Services of so many replicas are shown replica by replica.
+const FEW: usize = 6;
+/// Kinds of trouble that are shown of one service.
+const TROUBLES: usize = 10;
+
+fn service_text(name: &str, service: &Service) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in &service.tasks {
+        *counts.entry(task.state.name()).or_default() += 1;
+    }
+    let ready = counts.remove(State::Ready.name()).unwrap_or_default();
+    let mut text = format!("{name:16} {ready}/{} ready", service.replicas);
+    for (state, count) in counts {
+        text += &format!(", {count} {state}");
+    }
+    text.push('\n');
+    if let Some(paused) = &service.paused {
+        text += &format!("  stopped half-way: {}\n", printable(&paused.message));
+    }
+    if service.tasks.len() <= FEW {
         for task in &service.tasks {
-            let state = format!("{:?}", task.state).to_lowercase();
-            let restarts = match task.restarts {
-                0 => String::new(),
-                restarts => format!(", restarted {restarts} times"),
-            };
-            let reason = task
-                .reason
-                .as_ref()
-                .map(|reason| format!(": {}", printable(reason)))
-                .unwrap_or_default();
-            text += &format!("  {:14} {state}{restarts}{reason}\n", task.name);
+            text += &format!("  {:14} {}\n", task.name, condition(task));
             for line in &task.lines {
                 text += &format!("    | {}\n", printable(line));
             }
         }
+        return text;
+    }
+    let ill = service.tasks.iter().filter(|task| task.state != State::Ready);
+    let groups = together(ill.map(|task| (condition(task), task.name.as_str())));
+    for (condition, names) in groups.iter().take(TROUBLES) {
+        text += &format!("  {}: {condition}\n", listed(names));
+        let lines = service.tasks.iter().find(|task| task.name == names[0]);
+        for line in lines.iter().flat_map(|task| &task.lines) {
+            text += &format!("    | {}\n", printable(line));
+        }
+    }
+    if groups.len() > TROUBLES {
+        text += &format!("  and {} more kinds of trouble\n", groups.len() - TROUBLES);
     }
     text
+}
+
+/// How a replica is, in a few words.
+fn condition(task: &Replica) -> String {
+    let restarts = match task.restarts {
+        0 => String::new(),
+        restarts => format!(", restarted {restarts} times"),
+    };
+    let reason = task.reason.as_ref();
+    let reason = reason.map(|reason| format!(": {}", printable(reason)));
+    format!("{}{restarts}{}", task.state.name(), reason.unwrap_or_default())
 }
 
 pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Failure> {
@@ -157,4 +191,41 @@ pub(super) fn logs(context: &Context, arguments: &Logs) -> Result<(), Failure> {
         let mut each = |line: &str| stdout::print(&format!("{}\n", printable(line)));
         deployment.logs(&query, &mut each)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifty_replicas_are_shown_by_what_ails_them() {
+        let task = |number: u32| {
+            let ill = number.is_multiple_of(7);
+            Replica {
+                name: format!("api.{number}"),
+                id: None,
+                revision: "2".to_owned(),
+                image: String::new(),
+                state: if ill { State::Backoff } else { State::Ready },
+                restarts: u32::from(ill) * 2,
+                reason: ill.then(|| "exited with code 1".to_owned()),
+                lines: Vec::new(),
+            }
+        };
+        let service = |tasks: Vec<Replica>| Service {
+            replicas: tasks.len() as u32,
+            tasks,
+            ..Service::default()
+        };
+        insta::assert_snapshot!(service_text("api", &service((1..=50).map(task).collect())), @"
+        api              43/50 ready, 7 backoff
+          api.7, api.14, api.21 and 4 more: backoff, restarted 2 times: exited with code 1
+        ");
+        insta::assert_snapshot!(service_text("api", &service((6..=8).map(task).collect())), @"
+        api              2/3 ready, 1 backoff
+          api.6          ready
+          api.7          backoff, restarted 2 times: exited with code 1
+          api.8          ready
+        ");
+    }
 }

@@ -221,7 +221,7 @@ impl<'a> Rollout<'a> {
     /// Until every service of `stage` has come where it was sent.
     fn watch(&mut self, stage: &[Step], proposal: &Proposal) -> Result<(), Stop> {
         let deadline = Instant::now() + self.setting.options.timeout;
-        let mut said: BTreeMap<String, String> = BTreeMap::new();
+        let mut said = BTreeMap::new();
         let mut unplaced: BTreeMap<String, Instant> = BTreeMap::new();
         loop {
             let observed = self.setting.target.observe()?;
@@ -253,7 +253,7 @@ impl<'a> Rollout<'a> {
                         return Err(Stop::Failed(reason));
                     }
                 }
-                self.show(step, &observed, &mut said);
+                self.show(step, proposal, &observed, &mut said);
             }
             if waiting.is_empty() {
                 return Ok(());
@@ -273,26 +273,29 @@ impl<'a> Rollout<'a> {
     }
 
     /// Says what changed since the last look.
-    fn show(&self, step: &Step, observed: &Observed, said: &mut BTreeMap<String, String>) {
+    /// Says how far a service is, whenever that is another word than before.
+    fn show(
+        &self,
+        step: &Step,
+        proposal: &Proposal,
+        observed: &Observed,
+        said: &mut BTreeMap<String, watch::Progress>,
+    ) {
         let (Step::Canary { service } | Step::Roll { service }) = step else {
             return;
         };
-        for task in observed
-            .services
-            .get(service)
-            .into_iter()
-            .flat_map(|service| &service.tasks)
-        {
-            let state = format!("{:?}", task.state).to_lowercase();
-            let state = match &task.reason {
-                Some(reason) => format!("{state}: {}", self.mask.apply(reason)),
-                None => state,
-            };
-            let key = format!("{} {}", task.name, task.revision);
-            if said.insert(key, state.clone()).as_ref() != Some(&state) {
-                let what = task.name.clone();
-                self.setting.events.emit(Event::Watched { what, state });
-            }
+        let (Some(seen), Some(spec)) = (observed.services.get(service), proposal.specs.get(service)) else {
+            return;
+        };
+        let now = watch::progress(seen, spec);
+        if said.get(service) != Some(&now) {
+            let trouble = now.trouble.as_ref();
+            self.setting.events.emit(Event::Watched {
+                what: service.clone(),
+                state: now.state.clone(),
+                trouble: trouble.map(|trouble| self.mask.apply(trouble).into_owned()),
+            });
+            said.insert(service.clone(), now);
         }
     }
 

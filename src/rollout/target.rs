@@ -399,6 +399,21 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Unhealthy => "unhealthy",
+            State::Backoff => "backoff",
+            State::Unplaced => "unplaced",
+            State::Failed => "failed",
+            State::Stopping => "stopping",
+        }
+    }
+}
+
 /// A command that runs once, in a service's image and with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {

@@ -1,10 +1,26 @@
 //! Whether a service has come where a step sends it, and if not, why. Reasons are read off the replicas, not off a
 //! clock; the clock only bounds how long nothing may happen. Pure.
 
+use std::collections::BTreeMap;
+
 use super::target::{Replica, Service, Spec, State};
 
 /// A replica that was started again so often will not come up.
 const CRASHES: u32 = 2;
+
+/// Names of replicas that are said one by one, before the others are counted.
+const NAMED: usize = 3;
+/// Troubles that are said at once.
+const TROUBLES: usize = 3;
+
+/// How far a service is, for a person, in as many words for fifty replicas as for two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Such as `12 of 50 ready, 2 starting, 36 old`.
+    pub state: String,
+    /// Such as `api.3: exited with code 1`, the same of several replicas once.
+    pub trouble: Option<String>,
+}
 
 /// Where a step stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +67,59 @@ pub(super) enum Extent {
     Canary,
     /// All of them, and nothing of another spec is left.
     Whole,
+}
+
+/// How far a service is that was told to be `spec`.
+pub(super) fn progress(service: &Service, spec: &Spec) -> Progress {
+    let (new, old): (Vec<&Replica>, Vec<&Replica>) =
+        service.tasks.iter().partition(|task| task.revision == spec.task);
+    let leaving = |task: &&&Replica| task.state == State::Stopping;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in &new {
+        *counts.entry(task.state.name()).or_default() += 1;
+    }
+    let ready = counts.remove(State::Ready.name()).unwrap_or_default();
+    *counts.entry(State::Stopping.name()).or_default() += old.iter().filter(leaving).count();
+    counts.insert("old", old.len() - old.iter().filter(leaving).count());
+    let mut state = format!("{ready} of {} ready", spec.replicas);
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        state += &format!(", {count} {name}");
+    }
+    let ill = new
+        .iter()
+        .filter_map(|task| Some((task.reason.as_ref()?.clone(), task.name.as_str())));
+    let troubles = together(ill);
+    let told = troubles
+        .iter()
+        .take(TROUBLES)
+        .map(|(why, names)| format!("{}: {why}", listed(names)));
+    let mut told: Vec<String> = told.collect();
+    let more = troubles.len().saturating_sub(TROUBLES);
+    told.extend((more > 0).then(|| format!("and {more} more")));
+    Progress {
+        state,
+        trouble: (!told.is_empty()).then(|| told.join("; ")),
+    }
+}
+
+/// Names by what they have in common, in the order of the first of each.
+pub fn together<'a, T: PartialEq>(items: impl Iterator<Item = (T, &'a str)>) -> Vec<(T, Vec<&'a str>)> {
+    let mut groups: Vec<(T, Vec<&str>)> = Vec::new();
+    for (key, name) in items {
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((key, vec![name])),
+        }
+    }
+    groups
+}
+
+/// Names in one line: a few of them, and how many more.
+pub fn listed(names: &[&str]) -> String {
+    match names.len() {
+        ..=NAMED => names.join(", "),
+        all => format!("{} and {} more", names[..NAMED].join(", "), all - NAMED),
+    }
 }
 
 /// Judges what is seen of a service that was told to be `spec`.
@@ -192,6 +261,51 @@ mod tests {
             "waiting: 2 of 2 ready, 1 to go",
         );
         check(vec![task("2", Ready), task("2", Ready)], whole, "done");
+    }
+
+    #[test]
+    fn fifty_replicas_are_told_of_in_one_line() {
+        let spec = Spec {
+            task: "2".to_owned(),
+            replicas: 50,
+            ..Spec::default()
+        };
+        let service = |tasks: Vec<(u32, &str, State, Option<&str>)>| Service {
+            tasks: tasks
+                .into_iter()
+                .map(|(number, revision, state, reason)| Replica {
+                    name: format!("api.{number}"),
+                    reason: reason.map(str::to_owned),
+                    ..task(revision, state)
+                })
+                .collect(),
+            ..Service::default()
+        };
+        let shown = |tasks| {
+            let progress = progress(&service(tasks), &spec);
+            format!("{}\n{}", progress.state, progress.trouble.unwrap_or_default())
+        };
+        let half = (1..=50).map(|number| match number {
+            ..20 => (number, "2", State::Ready, None),
+            20..27 => (number, "2", State::Backoff, Some("exited with code 1")),
+            27 => (number, "2", State::Unplaced, Some("no node has room")),
+            28 => (number, "1", State::Stopping, None),
+            _ => (number, "1", State::Ready, None),
+        });
+        insta::assert_snapshot!(shown(half.collect()), @"
+        19 of 50 ready, 7 backoff, 22 old, 1 stopping, 1 unplaced
+        api.20, api.21, api.22 and 4 more: exited with code 1; api.27: no node has room
+        ");
+        let each = (1..=5).map(|number| {
+            let reasons = ["a", "b", "c", "d", "e"];
+            (number, "2", State::Failed, Some(reasons[number as usize - 1]))
+        });
+        insta::assert_snapshot!(shown(each.collect()), @"
+        0 of 50 ready, 5 failed
+        api.1: a; api.2: b; api.3: c; and 2 more
+        ");
+        let all = (1..=50).map(|number| (number, "2", State::Ready, None));
+        insta::assert_snapshot!(shown(all.collect()), @"50 of 50 ready");
     }
 
     #[test]
