@@ -5,59 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Map, Value, json};
 use skep::stack::{
     self, Attachment, Content, CredentialSpec, Deploy, FileObject, Grant, HealthCheck, HealthTest, Mount,
-    MountSource, Network, Reading, Service, Span, Stack, Update, Volume,
+    MountSource, Network, Service, Span, Stack, Update, Volume,
 };
 
-const BOTH_READ: &str = "# both read it";
+#[path = "stack/files.rs"]
+mod files;
+
+use files::{BOTH_READ, directory, docker, files, leaves, read, setting};
+
 const BOTH_REFUSE: &str = "# both refuse it";
 const ONLY_SKEP_REFUSES: &str = "# skep refuses it, docker does not: ";
 const ONLY_DOCKER_REFUSES: &str = "# docker refuses it, skep does not: ";
 
 /// Maps of text whose values may be empty: compared as lists of `key=value`.
 const MAPS_OF_TEXT: [&str; 5] = ["environment", "labels", "driver_opts", "options", "sysctls"];
-
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack")
-}
-
-/// The files by name, with their first lines.
-fn files() -> BTreeMap<String, String> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(directory()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|end| end == "yml") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            files.insert(
-                name.to_owned(),
-                text.lines().next().unwrap_or_default().to_owned(),
-            );
-        }
-    }
-    files
-}
-
-fn variables() -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(directory().join("variables.env")).unwrap();
-    let pair = |line: &str| {
-        line.split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
-    text.lines().filter_map(pair).collect()
-}
-
-fn read(name: &str) -> Result<Reading, stack::Error> {
-    let variables = variables();
-    let path = directory().join(name);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let lookup = |name: &str| variables.get(name).cloned();
-    stack::read(&text, &path, &lookup, &|file| std::fs::read(file))
-}
 
 #[test]
 fn skep_reads_and_refuses_what_the_files_say() {
@@ -82,13 +47,7 @@ fn skep_reads_and_refuses_what_the_files_say() {
 
 #[test]
 fn docker_reads_the_same() {
-    let Ok(program) = std::env::var("SKEP_TEST_COMPOSE") else {
-        let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-        assert!(
-            !needed,
-            "SKEP_TEST_COMPOSE is not set: run the tests with tests/run"
-        );
-        eprintln!("skipped: SKEP_TEST_COMPOSE is not set (tests/run sets it)");
+    let Some(program) = setting("SKEP_TEST_COMPOSE") else {
         return;
     };
     let files = files();
@@ -111,33 +70,6 @@ fn docker_reads_the_same() {
     assert!(compared > 600, "only {compared} values were compared");
 }
 
-/// What docker makes of the files, by name.
-fn docker<'f>(program: &str, files: impl Iterator<Item = &'f String>) -> BTreeMap<String, Value> {
-    let output = Command::new(program)
-        .arg(directory().join("variables.env"))
-        .args(files.map(|name| directory().join(name)))
-        // A name alone in an env_file is looked up there.
-        .env_clear()
-        .envs(variables())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let answer = |line: &str| {
-        let answer: Value = serde_json::from_str(line).unwrap();
-        let path = Path::new(answer["file"].as_str().unwrap());
-        (path.file_name().unwrap().to_str().unwrap().to_owned(), answer)
-    };
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(answer)
-        .collect()
-}
-
 /// How many values are equal; all are.
 #[track_caller]
 fn compare(name: &str, stack: &Stack, docker: &Value) -> usize {
@@ -156,23 +88,6 @@ fn compare(name: &str, stack: &Stack, docker: &Value) -> usize {
         .collect();
     assert!(differing.is_empty(), "{name}:\n{}", differing.join("\n"));
     ours_by_path.len()
-}
-
-/// Every scalar by its path.
-fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, into)),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                leaves(&format!("{path}[{index}]"), item, into);
-            }
-        }
-        scalar => {
-            into.insert(path.to_owned(), scalar.clone());
-        }
-    }
 }
 
 // --- both sides ----------------------------------------------------------------------------------------
@@ -287,8 +202,15 @@ fn service_from_docker(service: &mut Map<String, Value>) {
         mount.as_object_mut().unwrap().remove("consistency");
     }
     if let Some(Value::Object(limits)) = service.get_mut("ulimits") {
-        for limit in limits.values_mut().filter(|limit| limit.is_number()) {
-            *limit = json!({"soft": limit, "hard": limit});
+        for limit in limits.values_mut() {
+            // One number is both, and 0 is left out.
+            *limit = match limit.is_number() {
+                true => json!({"soft": limit, "hard": limit}),
+                false => json!({
+                    "soft": limit["soft"].as_i64().unwrap_or(0),
+                    "hard": limit["hard"].as_i64().unwrap_or(0),
+                }),
+            };
         }
     }
     restart_from_docker(service);

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn passwords_are_not_shown() {
         let auth = RegistryAuth {
-            server: "registry.example.org".to_owned(),
+            server: "git.example".to_owned(),
             username: "robot".to_owned(),
             password: "hunter2".to_owned(),
         };

@@ -269,12 +269,12 @@ fn unread_variable() {
     assert_eq!(case(&["GOOD", "LEVEL"]).of("unread-variable"), "");
     // skep.toml reads these.
     let toml = "managers = [\"ssh://${USER}@${HOST:-${OTHER}}\"]\naddresses = {api = \"${ADDRESS}\"}";
-    let given = &["USER", "HOST", "OTHER", "ADDRESS", "LOST"];
+    let given = &["GOOD", "USER", "HOST", "OTHER", "ADDRESS", "LOST"];
     let case = Case {
         given,
         ..Case::new(stack, toml)
     };
-    insta::assert_snapshot!(case.of("unread-variable"), @"prod.env:5:1: unread-variable: nothing in `deploy/stack.yml` reads `LOST`; give it to a service with `LOST: ${LOST}`, or remove it");
+    insta::assert_snapshot!(case.of("unread-variable"), @"prod.env:6:1: unread-variable: nothing in `deploy/stack.yml` reads `LOST`; give it to a service with `LOST: ${LOST}`, or remove it");
 }
 
 #[test]

@@ -8,8 +8,10 @@ use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
 use super::migrate::{self, Once};
 use super::proposal::{Effect, Proposal};
-use super::run::{Contents, Report, Rollout, Seen, Setting, addresses, succeeded};
+use super::run::{Contents, Report, Rollout, Setting, addresses, succeeded};
+use super::seen::Seen;
 use super::target::{self, Fault, Lock, Observed, Problem, Step, Target, now};
+use crate::release::ReleaseId;
 
 /// Which way a rollout goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,10 +137,7 @@ impl<'a> Rollout<'a> {
         let lock = target.lock(&setting.options.owner, true).map_err(Error::from)?;
         let (journal, mut record) = half_way(target)?;
         let history = target.history().map_err(Error::from)?;
-        let mut earlier = history.into_iter();
-        let previous =
-            earlier.find(|record| record.outcome.succeeded() && record.release.id != journal.release);
-        let Some(previous) = previous else {
+        let Some(previous) = before(&journal, &history).cloned() else {
             let release = journal.release;
             return Err(Error::NoPrevious { release }.into());
         };
@@ -149,12 +148,14 @@ impl<'a> Rollout<'a> {
                 target.stop_task(name).map_err(Error::from)?;
             }
         }
-        record.outcome = Outcome::Failed {
-            at: now(),
-            reason: format!("aborted by {}", setting.options.owner),
-            rolled_back: true,
-        };
-        target.record(&record).map_err(Error::from)?;
+        if previous.release.id != record.release.id {
+            record.outcome = Outcome::Failed {
+                at: now(),
+                reason: format!("aborted by {}", setting.options.owner),
+                rolled_back: true,
+            };
+            target.record(&record).map_err(Error::from)?;
+        }
         let contents = Contents::default();
         Ok(Rollout::locked(setting, previous, &contents, Way::Back, lock)?)
     }
@@ -208,7 +209,11 @@ impl<'a> Rollout<'a> {
         if outlook.attempt.is_none() && record.release.migration.is_none() {
             record.release.migration = migrate::unchanged(outlook.previous.as_ref());
         }
-        let journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
+        let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
+        if let Some(begun) = outlook.journal.filter(|begun| begun.release == journal.release) {
+            // Whoever goes on has the same to go back to as whoever began.
+            journal.previous = begun.previous;
+        }
         Rollout::new(setting, record, contents, journal).carry_out(&outlook.proposal, outlook.previous)
     }
 }
@@ -306,6 +311,17 @@ fn half_way(target: &dyn Target) -> Result<(Journal, Record), Error> {
     let mut history = target.history()?.into_iter();
     let record = history.find(|record| record.release.id == journal.release);
     Ok((journal, record.ok_or(Error::NothingBegun)?))
+}
+
+/// What ran before the rollout that is under way. One that is on its way back from a release that failed or was given up
+/// goes there already.
+fn before<'a>(journal: &Journal, history: &'a [Record]) -> Option<&'a Record> {
+    let of = |id: &ReleaseId| history.iter().find(|record| record.release.id == *id);
+    let previous = journal.previous.as_ref().and_then(of)?;
+    match journal.rollback && !previous.outcome.succeeded() {
+        true => of(&journal.release),
+        false => Some(previous),
+    }
 }
 
 /// The attempt of a migration that a rollout was at: whoever goes on adopts it, running or over. `None` where it was

@@ -101,4 +101,12 @@ impl Stop {
     pub(super) fn failed(message: impl Into<String>) -> Stop {
         Stop::Failed(Reason::new(message))
     }
+
+    /// For a person.
+    pub(super) fn message(self) -> String {
+        match self {
+            Stop::Failed(reason) => reason.message,
+            Stop::Target(error) => error.to_string(),
+        }
+    }
 }

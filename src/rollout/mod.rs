@@ -19,8 +19,10 @@ mod preview;
 mod probe;
 mod proposal;
 mod prune;
+mod reading;
 mod roots;
 mod run;
+mod seen;
 mod swarm;
 mod target;
 mod variables;
@@ -35,15 +37,14 @@ pub use error::Error;
 pub use history::{Journal, Migrate, Outcome, Probe, Record};
 pub use mask::{Mask, stand_in};
 pub use notify::{About, Ending, Notice, notify};
-pub use prepare::{
-    Error as PrepareError, Missing, Source, Wish, fill, given, lacking, pinned, prepare, read_stack,
-    stack_name, targets,
-};
+pub use prepare::{Error as PrepareError, Missing, Wish, lacking, pinned, prepare, targets};
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, ImageChange, ImageOf, Proposal};
+pub use reading::{Source, fill, given, read_stack, stack_name};
 pub use roots::Roots;
-pub use run::{Contents, Options, Report, Rollout, Seen, Setting};
+pub use run::{Contents, Options, Report, Rollout, Setting};
+pub use seen::Seen;
 pub use swarm::{Swarm, Whereabouts};
 pub use target::{
     Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,

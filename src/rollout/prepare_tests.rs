@@ -3,6 +3,7 @@ use std::fs;
 
 use super::super::fake::Fake;
 use super::*;
+use crate::rollout::read_stack;
 
 const STACK: &str = "\
 services:

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::history::Record;
 use super::order::{self, Inputs, Stage};
-use super::run::Seen;
+use super::seen::Seen;
 use super::target::{Error, Kind, Observed, Problem, Spec, Target};
 use crate::release::{ReleaseId, Version};
 

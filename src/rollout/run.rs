@@ -10,6 +10,7 @@ use super::mask::Mask;
 use super::migrate;
 use super::probe::{self, Probed, Subject};
 use super::proposal::Proposal;
+use super::seen::Seen;
 use super::target::{self, Endpoint, Kind, Observed, Replica, Spec, State, Step, Target, now};
 use super::watch::{self, Extent, Reason, Verdict};
 use crate::cancel::Cancel;
@@ -56,41 +57,6 @@ pub struct Setting<'a> {
     pub events: &'a Events,
     /// Raised to stop.
     pub cancel: &'a Cancel,
-}
-
-/// What a plan saw of a target: any other value, and the plan is not about it any more.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seen {
-    /// Services with their versions and specs.
-    pub services: BTreeMap<String, (u64, String)>,
-    /// The newest release of the history.
-    pub release: Option<ReleaseId>,
-}
-
-impl Seen {
-    pub(super) fn new(observed: &Observed, history: &[Record]) -> Seen {
-        let service = |(name, service): (&String, &target::Service)| {
-            (name.clone(), (service.version, service.revision.clone()))
-        };
-        Seen {
-            services: observed.services.iter().map(service).collect(),
-            release: history.first().map(|record| record.release.id.clone()),
-        }
-    }
-
-    /// What is different in `now`, for a person.
-    pub(super) fn difference(&self, now: &Seen) -> Option<String> {
-        let names: BTreeSet<&String> = self.services.keys().chain(now.services.keys()).collect();
-        let mut other = names
-            .into_iter()
-            .filter(|name| self.services.get(*name) != now.services.get(*name));
-        match other.next() {
-            Some(name) => Some(format!("the service `{name}` is another one")),
-            None if self.release != now.release => Some("another release was rolled out".to_owned()),
-            None => None,
-        }
-    }
 }
 
 /// What came of a rollout that did not fail.
@@ -145,8 +111,15 @@ impl<'a> Rollout<'a> {
         previous: Option<Record>,
     ) -> Result<Report, Error> {
         let target = self.setting.target;
-        target.record(&self.record)?;
-        target.write_journal(Some(&self.journal))?;
+        if self.journal.rollback {
+            // It counts as one that ran until the journal says that it is on its way.
+            target.write_journal(Some(&self.journal))?;
+            target.record(&self.record)?;
+        } else {
+            // A journal is about a release that is known.
+            target.record(&self.record)?;
+            target.write_journal(Some(&self.journal))?;
+        }
         match self.go(proposal) {
             Ok(()) => self.succeed(previous.as_ref()),
             Err(stop) => Err(self.fail(stop, previous)),
@@ -391,7 +364,11 @@ impl<'a> Rollout<'a> {
             // Somebody took this over, and goes on from here.
             Stop::Target(error @ target::Error::Locked { .. }) => return error.into(),
             Stop::Target(error) => Reason::new(error.to_string()),
-            Stop::Failed(reason) => reason,
+            Stop::Failed(reason) => match self.setting.target.write_journal(Some(&self.journal)) {
+                // What it failed at is what somebody did who took this over.
+                Err(error @ target::Error::Locked { .. }) => return error.into(),
+                _ => reason,
+            },
         };
         if let Some(step) = &self.journal.current {
             self.say(step, StepState::Failed, Some(reason.message.clone()));
@@ -401,7 +378,10 @@ impl<'a> Rollout<'a> {
         let back = previous
             .filter(|_| !broke)
             .filter(|previous| self.touched && !self.journal.rollback && previous.release.id != release);
-        let back = back.map(|previous| (previous.release.id.clone(), self.go_back(previous)));
+        let back = match back.map(|previous| (previous.release.id.clone(), self.go_back(previous))) {
+            Some((_, Err(Stop::Target(error @ target::Error::Locked { .. })))) => return error.into(),
+            back => back.map(|(to, undone)| (to, undone.map_err(Stop::message))),
+        };
         self.record_failure(&reason, matches!(back, Some((_, Ok(())))));
         let reason = Box::new(reason);
         let stands = match back {
@@ -468,32 +448,26 @@ impl<'a> Rollout<'a> {
     }
 
     /// The previous release by the same steps, without the lock's being given up.
-    fn go_back(&self, previous: Record) -> Result<(), String> {
+    fn go_back(&self, previous: Record) -> Result<(), Stop> {
         let to = previous.release.id.clone();
         self.setting.events.warn(format!("going back to {to}"));
         let target = self.setting.target;
-        let undone = || -> Result<(), Stop> {
-            let observed = target.observe()?;
-            let proposal = Proposal::new(target, &previous, &observed, &[], None)?;
-            let journal = Journal {
-                release: to.clone(),
-                previous: Some(self.record.release.id.clone()),
-                done: Vec::new(),
-                current: None,
-                rollback: true,
-                ..self.journal.clone()
-            };
-            let mut rollout = Rollout::new(self.setting, previous.clone(), self.contents, journal);
-            rollout.go(&proposal)?;
-            rollout.record.began = now();
-            rollout.record.outcome = Outcome::Succeeded { at: now() };
-            rollout.record.probed.clone_from(&rollout.probes);
-            Ok(target.record(&rollout.record)?)
+        let observed = target.observe()?;
+        let proposal = Proposal::new(target, &previous, &observed, &[], None)?;
+        let journal = Journal {
+            release: to,
+            previous: Some(self.record.release.id.clone()),
+            done: Vec::new(),
+            current: None,
+            rollback: true,
+            ..self.journal.clone()
         };
-        undone().map_err(|stop| match stop {
-            Stop::Failed(reason) => reason.message,
-            Stop::Target(error) => error.to_string(),
-        })
+        let mut rollout = Rollout::new(self.setting, previous, self.contents, journal);
+        rollout.go(&proposal)?;
+        rollout.record.began = now();
+        rollout.record.outcome = Outcome::Succeeded { at: now() };
+        rollout.record.probed.clone_from(&rollout.probes);
+        Ok(target.record(&rollout.record)?)
     }
 }
 

@@ -23,20 +23,30 @@ const DEFAULTS: [(&str, &str); 8] = [
     ("Protocol", "tcp"),
 ];
 
-/// Where nothing is something else than zero.
-const ZERO_COUNTS: [&str; 4] = ["Replicas", "StopGracePeriod", "Init", "Mode"];
+/// Where nothing is something else than zero: the key, and what it is in, if others have such a key.
+const ZERO_COUNTS: [(&str, &str); 5] = [
+    ("Replicas", ""),
+    ("StopGracePeriod", ""),
+    ("Init", ""),
+    // Of a secret or config; an engine leaves out that of a tmpfs.
+    ("Mode", "File"),
+    ("Delay", "RestartPolicy"),
+];
+
+/// Maps whose keys and values are a user's: an empty value is one.
+const TEXTS: [&str; 4] = ["Labels", "Options", "DriverOpts", "Sysctls"];
 
 /// The normal form of a service.
 pub fn canonical(spec: &ServiceSpec, names: Names<'_>) -> Value {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
-    normalize(&mut value, names);
+    normalize("", &mut value, names);
     value
 }
 
 /// The normal form of what replicas are made of, of a service or of a task; without the count of restarts.
 pub fn task_template(spec: &TaskSpec, names: Names<'_>) -> Value {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
-    normalize(&mut value, names);
+    normalize("", &mut value, names);
     value
 }
 
@@ -46,21 +56,25 @@ pub fn revision(canonical: &Value) -> String {
     blake3::hash(canonical.to_string().as_bytes()).to_hex()[..16].to_owned()
 }
 
-fn normalize(value: &mut Value, names: Names<'_>) {
+/// `of` is the key whose value it is.
+fn normalize(of: &str, value: &mut Value, names: Names<'_>) {
     let Value::Object(fields) = value else {
         if let Value::Array(items) = value {
-            items.iter_mut().for_each(|item| normalize(item, names));
+            items.iter_mut().for_each(|item| normalize(of, item, names));
         }
         return;
     };
+    if TEXTS.contains(&of) {
+        fields.retain(|key, _| of != "Labels" || !key.starts_with(OURS));
+        return;
+    }
     // Two services may differ in how often they were restarted, and in the ids that an object has.
     for key in ["ForceUpdate", "SecretID", "ConfigID"] {
         fields.remove(key);
     }
     for (key, value) in fields.iter_mut() {
-        normalize(value, names);
+        normalize(key, value, names);
         match (key.as_str(), value) {
-            ("Labels", Value::Object(labels)) => labels.retain(|label, _| !label.starts_with(OURS)),
             ("Networks", Value::Array(networks)) => {
                 networks.iter_mut().for_each(|network| rename(network, names));
                 networks.sort_by_key(|network| network["Target"].to_string());
@@ -68,12 +82,23 @@ fn normalize(value: &mut Value, names: Names<'_>) {
             ("Secrets" | "Configs", Value::Array(objects)) => {
                 objects.sort_by_key(|object| format!("{} {}", object["SecretName"], object["File"]));
             }
+            // Without a number it is one.
+            ("Replicated", Value::Object(mode)) => drop(mode.entry("Replicas").or_insert(1.into())),
+            ("ReplicatedJob", Value::Object(mode)) => {
+                for key in ["MaxConcurrent", "TotalCompletions"] {
+                    mode.entry(key).or_insert(1.into());
+                }
+            }
+            // A port is nowhere before another, and docker's order of a range changes from file to file.
+            ("Ports", Value::Array(ports)) => ports.sort_by_key(|port| {
+                let number = |key: &str| port[key].as_u64();
+                (number("PublishedPort"), number("TargetPort"), port.to_string())
+            }),
             ("Aliases", Value::Array(aliases)) => aliases.sort_by_key(ToString::to_string),
             _ => {}
         }
     }
-    let delays = fields.contains_key("Condition") || fields.contains_key("MaxAttempts");
-    fields.retain(|key, value| says_something(key, value, delays));
+    fields.retain(|key, value| says_something(of, key, value));
 }
 
 fn rename(network: &mut Value, names: Names<'_>) {
@@ -83,7 +108,12 @@ fn rename(network: &mut Value, names: Names<'_>) {
     }
 }
 
-fn says_something(key: &str, value: &Value, of_restarts: bool) -> bool {
+fn says_something(of: &str, key: &str, value: &Value) -> bool {
+    let zero_counts = || {
+        ZERO_COUNTS
+            .iter()
+            .any(|(name, place)| key == *name && (place.is_empty() || of == *place))
+    };
     match value {
         Value::Null => false,
         Value::String(text) => {
@@ -95,10 +125,10 @@ fn says_something(key: &str, value: &Value, of_restarts: bool) -> bool {
         Value::Array(items) => !items.is_empty(),
         // An empty `Global` is a mode all the same.
         Value::Object(fields) => !fields.is_empty() || key == "Global" || key == "GlobalJob",
-        Value::Bool(value) => *value || ZERO_COUNTS.contains(&key),
-        Value::Number(number) => {
-            number.as_f64() != Some(0.0) || ZERO_COUNTS.contains(&key) || key == "Delay" && of_restarts
-        }
+        Value::Bool(value) => *value || zero_counts(),
+        // Zero is all at once, and nothing is one at a time.
+        Value::Number(number) if key == "Parallelism" => number.as_u64() != Some(1),
+        Value::Number(number) => number.as_f64() != Some(0.0) || zero_counts(),
     }
 }
 
@@ -157,6 +187,37 @@ mod tests {
     }
 
     #[test]
+    fn zeros_count_where_an_engine_keeps_them() {
+        let restarts = |value: Value| of(json!({ "TaskTemplate": {"RestartPolicy": value} }));
+        assert_eq!(
+            restarts(json!({"Delay": 0})),
+            restarts(json!({"Condition": "any", "Delay": 0, "MaxAttempts": 0}))
+        );
+        assert_ne!(restarts(json!({"Delay": 0})), restarts(json!(null)));
+        let update = |value: Value| of(json!({ "UpdateConfig": value }));
+        assert_ne!(update(json!({"Parallelism": 0})), update(json!(null)));
+        assert_eq!(update(json!({"Parallelism": 1, "Delay": 0})), update(json!(null)));
+        let mount = |options: Value| {
+            let mount = json!({"Type": "tmpfs", "Target": "/a", "TmpfsOptions": options});
+            of(json!({ "TaskTemplate": {"ContainerSpec": {"Mounts": [mount]}} }))
+        };
+        assert_eq!(mount(json!({"Mode": 0})), mount(json!({})));
+    }
+
+    #[test]
+    fn texts_of_a_user_are_left_as_they_are() {
+        for key in ["Labels", "Sysctls"] {
+            let with = |value: Value| of(json!({ "TaskTemplate": {"ContainerSpec": { key: value }} }));
+            assert_ne!(with(json!({"a": ""})), with(json!({})));
+            // Names and values that say nothing elsewhere.
+            assert_ne!(with(json!({"Protocol": "tcp"})), with(json!({})));
+            assert_ne!(with(json!({"ForceUpdate": "1"})), with(json!({})));
+        }
+        let labels = |value: Value| of(json!({ "Labels": value }));
+        assert_eq!(labels(json!({"skep.a": "b"})), labels(json!({})));
+    }
+
+    #[test]
     fn what_is_different_stays_different() {
         let with = |key: &str, value: Value| of(json!({ "TaskTemplate": {"ContainerSpec": { key: value }} }));
         assert_ne!(
@@ -170,5 +231,29 @@ mod tests {
             restarts(json!({"Condition": "any"}))
         );
         assert_ne!(of(json!({"Mode": {"Global": {}}})), of(json!({"Mode": {}})));
+    }
+
+    #[test]
+    fn a_service_without_a_number_of_replicas_has_one() {
+        let replicated = |mode: Value| of(json!({ "Mode": {"Replicated": mode} }));
+        assert_eq!(replicated(json!({})), replicated(json!({"Replicas": 1})));
+        assert_ne!(replicated(json!({})), replicated(json!({"Replicas": 0})));
+        assert_eq!(
+            of(json!({"Mode": {"ReplicatedJob": {}}})),
+            of(json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}}))
+        );
+    }
+
+    #[test]
+    fn ports_have_no_order() {
+        let ports = |ports: &[Value]| of(json!({ "EndpointSpec": {"Ports": ports} }));
+        let udp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "udp"});
+        let tcp = json!({"TargetPort": 53, "PublishedPort": 53, "Protocol": "tcp"});
+        let any = json!({"TargetPort": 9, "Protocol": "tcp"});
+        assert_eq!(
+            ports(&[udp.clone(), tcp.clone(), any.clone()]),
+            ports(&[any.clone(), tcp.clone(), udp.clone()])
+        );
+        assert_ne!(ports(&[udp, any.clone()]), ports(&[tcp, any]));
     }
 }

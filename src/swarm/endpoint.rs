@@ -4,10 +4,13 @@ use bollard::models::{EndpointPortConfig, EndpointSpec};
 
 use super::spec::{Error, Source};
 
+/// What the ports of a Swarm listen on.
+const EVERYWHERE: &str = "0.0.0.0";
+
 pub(super) fn endpoint(source: &Source) -> Result<EndpointSpec, Error> {
     let mut ports = Vec::new();
     for (index, port) in source.service.ports.iter().enumerate() {
-        if let Some(address) = &port.host_ip {
+        if let Some(address) = port.host_ip.as_ref().filter(|address| *address != EVERYWHERE) {
             return Err(Error::new(
                 source.at(format!("ports[{index}].host_ip")),
                 format!("is `{address}`, and a Swarm publishes ports on every address of its nodes"),

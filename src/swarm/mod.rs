@@ -14,6 +14,8 @@ mod mounts;
 mod networks;
 mod shown;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use canonical::{Names, canonical, revision, task_template};
 pub use change::impossible;

@@ -43,11 +43,21 @@ impl Holding {
     /// Refuses what is about to be changed if somebody took the lock over. Whoever holds none changes on its own
     /// account.
     pub(super) fn check(&self, engine: &Engine, stack: &str) -> Result<(), Error> {
-        let process = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(process) = process else {
+        match self.process() {
+            Some(_) => {
+                let state = state::read(engine, stack)?;
+                self.check_labels(&state.map(|state| state.labels).unwrap_or_default())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The same, of the state as it was read.
+    pub(super) fn check_labels(&self, labels: &state::Labels) -> Result<(), Error> {
+        let Some(process) = self.process() else {
             return Ok(());
         };
-        match owner(state::read(engine, stack)?.as_ref()) {
+        match owner(labels) {
             Some(owner) if owner.process == process => Ok(()),
             Some(other) => Err(locked(&other)),
             None => Err(Error::Locked {
@@ -55,10 +65,14 @@ impl Holding {
             }),
         }
     }
+
+    fn process(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-fn owner(state: Option<&state::State>) -> Option<Owner> {
-    serde_json::from_str(state?.labels.get(LOCK)?).ok()
+fn owner(labels: &state::Labels) -> Option<Owner> {
+    serde_json::from_str(labels.get(LOCK)?).ok()
 }
 
 fn locked(owner: &Owner) -> Error {
@@ -103,7 +117,7 @@ pub(super) fn take(wanted: &Wanted<'_>, takeover: bool) -> Result<(Lock, bool), 
         let mut refused = None;
         let mut was_somebodys = false;
         state::change(wanted.engine, wanted.stack, &mut |labels| {
-            let there: Option<Owner> = labels.get(LOCK).and_then(|text| serde_json::from_str(text).ok());
+            let there = owner(labels);
             was_somebodys = there.is_some();
             match there {
                 Some(owner) if !is_gone(&owner.process) && Some(&owner) != dead.as_ref() => {
@@ -144,7 +158,8 @@ fn await_death(wanted: &Wanted<'_>, owner: Owner) -> Result<Owner, Error> {
             return Err(Error::Cancelled);
         }
         std::thread::sleep(Duration::from_millis(200));
-        match self::owner(state::read(wanted.engine, wanted.stack)?.as_ref()) {
+        let state = state::read(wanted.engine, wanted.stack)?;
+        match self::owner(&state.map(|state| state.labels).unwrap_or_default()) {
             Some(there) if there == owner => {}
             Some(alive) => return Err(locked(&alive)),
             None => break,
@@ -162,10 +177,7 @@ fn beats(lock: &Lock, every: Duration) -> (Sender<()>, JoinHandle<()>) {
         while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             // What cannot be reached now is tried again at the next beat; whoever writes notices before.
             let _ = state::change(&engine, &stack, &mut |labels| {
-                let there = labels
-                    .get(LOCK)
-                    .and_then(|text| serde_json::from_str::<Owner>(text).ok());
-                match there {
+                match owner(labels) {
                     Some(mut owner) if owner.process == process => {
                         owner.beat += 1;
                         labels.insert(LOCK.to_owned(), state::json(&owner));
@@ -191,10 +203,7 @@ impl Drop for Lock {
         }
         // One that cannot be given up now is taken for dead later.
         let _ = state::change(&self.engine, &self.stack, &mut |labels| {
-            let there = labels
-                .get(LOCK)
-                .and_then(|text| serde_json::from_str::<Owner>(text).ok());
-            if there.is_some_and(|owner| owner.process == self.process) {
+            if owner(labels).is_some_and(|owner| owner.process == self.process) {
                 labels.remove(LOCK);
             }
             Ok(())

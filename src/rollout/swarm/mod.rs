@@ -214,6 +214,7 @@ impl Swarm {
     fn set(&self, label: &str, value: Option<String>) -> Result<(), Error> {
         let engine = self.guard()?;
         state::change(engine, &self.about.name, &mut |labels| {
+            self.holding.check_labels(labels)?;
             match &value {
                 Some(value) => labels.insert(label.to_owned(), value.clone()),
                 None => labels.remove(label),

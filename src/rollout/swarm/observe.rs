@@ -233,8 +233,7 @@ impl Swarm {
         };
         if let Some(failure) = failure {
             seen.state = match state_of(failure) {
-                // A node that cannot begin at all says so again and again.
-                Some(At::REJECTED) => State::Failed,
+                Some(At::REJECTED) if is_for_good(&why(failure)) => State::Failed,
                 _ => State::Backoff,
             };
             seen.reason = Some(why_of(failure, spec));
@@ -287,6 +286,19 @@ fn has_failed(task: &models::Task) -> bool {
 /// Whether somebody wanted it to end.
 fn was_shut_down(task: &models::Task) -> bool {
     matches!(state_of(task), Some(At::SHUTDOWN | At::ORPHANED))
+}
+
+/// Whether a node says of a task what it will say again: the image or something of the node is missing.
+fn is_for_good(why: &str) -> bool {
+    const SIGNS: [&str; 6] = [
+        "No such image",
+        "manifest unknown",
+        "pull access denied",
+        "no matching manifest",
+        "bind source path does not exist",
+        "invalid mount config",
+    ];
+    SIGNS.iter().any(|sign| why.contains(sign))
 }
 
 fn exit_code(task: &models::Task) -> Option<i32> {

@@ -6,7 +6,10 @@ require github.com/docker/cli v28.2.2+incompatible
 
 exclude google.golang.org/genproto v0.0.0-20230306155012-7f2fa6fef1f4
 
-require github.com/sirupsen/logrus v1.9.3
+require (
+	github.com/docker/docker v28.2.2+incompatible
+	github.com/sirupsen/logrus v1.9.3
+)
 
 require (
 	dario.cat/mergo v1.0.1 // indirect
@@ -22,7 +25,6 @@ require (
 	github.com/creack/pty v1.1.24 // indirect
 	github.com/distribution/reference v0.6.0 // indirect
 	github.com/docker/distribution v2.8.3+incompatible // indirect
-	github.com/docker/docker v28.2.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect
 	github.com/docker/go v1.5.1-1.0.20160303222718-d30aec9fd63c // indirect
 	github.com/docker/go-connections v0.5.0 // indirect

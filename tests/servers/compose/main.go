@@ -3,10 +3,13 @@
 //	compose VARIABLES FILE...
 //
 // VARIABLES is a file of `KEY=value` lines. For each file one line of JSON goes to stdout: `config`, as
-// `docker stack config` would load it, or `error`, also where only the conversion for the engine refuses it.
+// `docker stack config` would load it, and what `docker stack deploy` would send to an engine for a stack called
+// `stack`: `services` by name, and `networks` by their names there. Or `error`, also where only the conversion for the
+// engine refuses the file. Every secret and config that a file refers to is there, with the id `id of NAME`.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +20,9 @@ import (
 	"github.com/docker/cli/cli/compose/convert"
 	"github.com/docker/cli/cli/compose/loader"
 	"github.com/docker/cli/cli/compose/types"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 )
 
@@ -24,9 +30,34 @@ import (
 const apiVersion = "1.47"
 
 type answer struct {
-	File   string          `json:"file"`
-	Config json.RawMessage `json:"config,omitempty"`
-	Error  string          `json:"error,omitempty"`
+	File     string                           `json:"file"`
+	Config   json.RawMessage                  `json:"config,omitempty"`
+	Services map[string]swarm.ServiceSpec     `json:"services,omitempty"`
+	Networks map[string]network.CreateOptions `json:"networks,omitempty"`
+	Error    string                           `json:"error,omitempty"`
+}
+
+// engine is one that has every secret and config, and can do nothing else.
+type engine struct{ client.APIClient }
+
+func (engine) ClientVersion() string { return apiVersion }
+
+func (engine) SecretList(_ context.Context, options swarm.SecretListOptions) ([]swarm.Secret, error) {
+	var secrets []swarm.Secret
+	for _, name := range options.Filters.Get("name") {
+		spec := swarm.SecretSpec{Annotations: swarm.Annotations{Name: name}}
+		secrets = append(secrets, swarm.Secret{ID: "id of " + name, Spec: spec})
+	}
+	return secrets, nil
+}
+
+func (engine) ConfigList(_ context.Context, options swarm.ConfigListOptions) ([]swarm.Config, error) {
+	var configs []swarm.Config
+	for _, name := range options.Filters.Get("name") {
+		spec := swarm.ConfigSpec{Annotations: swarm.Annotations{Name: name}}
+		configs = append(configs, swarm.Config{ID: "id of " + name, Spec: spec})
+	}
+	return configs, nil
 }
 
 func main() {
@@ -43,12 +74,11 @@ func main() {
 	}
 	output := json.NewEncoder(os.Stdout)
 	for _, file := range os.Args[2:] {
-		answer := answer{File: file}
-		if config, err := load(file, variables); err != nil {
+		answer, err := convertFile(file, variables)
+		if err != nil {
 			answer.Error = err.Error()
-		} else {
-			answer.Config = config
 		}
+		answer.File = file
 		if err := output.Encode(answer); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -70,21 +100,20 @@ func readVariables(file string) (map[string]string, error) {
 	return variables, nil
 }
 
-// load also converts, without an engine: secrets and configs, which have to be looked up there, are left out.
-func load(file string, variables map[string]string) (loaded json.RawMessage, err error) {
+func convertFile(file string, variables map[string]string) (result answer, err error) {
 	// The loader panics on some malformed files; that too is a refusal.
 	defer func() {
 		if reason := recover(); reason != nil {
-			loaded, err = nil, fmt.Errorf("panic: %v", reason)
+			result, err = answer{}, fmt.Errorf("panic: %v", reason)
 		}
 	}()
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	dict, err := loader.ParseYAML(text)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	config, err := loader.Load(types.ConfigDetails{
 		WorkingDir:  filepath.Dir(file),
@@ -92,17 +121,32 @@ func load(file string, variables map[string]string) (loaded json.RawMessage, err
 		Environment: variables,
 	})
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	// The conversion adds labels to what it is given.
-	if loaded, err = json.Marshal(config); err != nil {
-		return nil, err
+	loaded, err := json.Marshal(config)
+	if err != nil {
+		return answer{}, err
 	}
-	for _, service := range config.Services {
-		_, err := convert.Service(apiVersion, convert.NewNamespace("stack"), service, config.Networks, config.Volumes, nil, nil)
-		if err != nil {
-			return nil, fmt.Errorf("service %s: %w", service.Name, err)
+	namespace := convert.NewNamespace("stack")
+	services, err := convert.Services(context.Background(), namespace, config, engine{})
+	if err != nil {
+		return answer{}, err
+	}
+	networks, _ := convert.Networks(namespace, config.Networks, usedNetworks(config.Services))
+	return answer{Config: loaded, Services: services, Networks: networks}, nil
+}
+
+// usedNetworks are those that a deployment makes; a service without any is on the default network.
+func usedNetworks(services []types.ServiceConfig) map[string]struct{} {
+	used := map[string]struct{}{}
+	for _, service := range services {
+		if len(service.Networks) == 0 {
+			used["default"] = struct{}{}
+		}
+		for name := range service.Networks {
+			used[name] = struct{}{}
 		}
 	}
-	return loaded, nil
+	return used
 }
