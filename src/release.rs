@@ -40,6 +40,11 @@ impl ReleaseId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it was made, as 14 digits in UTC.
+    pub fn time(&self) -> &str {
+        self.0.split_once('-').map_or("", |(_, time)| time)
+    }
 }
 
 impl FromStr for ReleaseId {

@@ -168,6 +168,7 @@ impl From<rollout::Error> for Failure {
         match error {
             Error::Target(error) => error.into(),
             Error::Interrupted { .. } => Failure::new(Kind::Interrupted, message),
+            Error::Endless { .. } => Failure::new(Kind::Build, message),
             Error::Problems { problems, .. } => {
                 let kind = match problems.iter().map(|problem| problem.fault).min() {
                     Some(Fault::User) | None => Kind::User,

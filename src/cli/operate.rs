@@ -192,12 +192,14 @@ pub(super) fn secret(context: &Context, arguments: &Secret) -> Result<(), Failur
                     .filter(|(is, _)| *is)
                     .map(|(_, mark)| *mark)
                     .collect();
-                text += &format!(
-                    "{} {} {}\n",
+                let line = format!(
+                    "{} {} {}",
                     printable(version.version.as_str()),
                     version.releases.len(),
                     marks.join(",")
                 );
+                text += line.trim_end();
+                text.push('\n');
             }
             if versions.is_empty() {
                 text += "no secrets\n";

@@ -58,7 +58,18 @@ impl Deployment<'_> {
                 version: Version::of(&version),
             }
         };
-        Ok(all.into_iter().map(of).collect())
+        let mut versions: Vec<SecretVersion> = all.into_iter().map(of).collect();
+        // Of one secret, the oldest first: their names begin with a commit's digits.
+        let made = |version: &SecretVersion| {
+            version
+                .releases
+                .iter()
+                .map(ReleaseId::time)
+                .min()
+                .map(str::to_owned)
+        };
+        versions.sort_by_cached_key(|version| (version.secret.clone(), made(version)));
+        Ok(versions)
     }
 
     /// Marks a version as one that must not be used again: the next rollout wants another content, and a rollback uses

@@ -10,7 +10,7 @@ use super::migrate::{self, Once};
 use super::proposal::{Effect, Proposal};
 use super::run::{Contents, Report, Rollout, Setting, addresses, succeeded};
 use super::seen::Seen;
-use super::target::{self, Fault, Lock, Observed, Problem, Step, Target, now};
+use super::target::{Fault, Lock, Observed, Problem, Step, Target, now};
 use crate::release::ReleaseId;
 
 /// Which way a rollout goes.
@@ -102,7 +102,9 @@ impl<'a> Rollout<'a> {
         match (done, code) {
             (Ok(_), _) => Ok(0),
             (Err(Stop::Failed(_)), Some(code)) => Ok(code),
-            (Err(Stop::Failed(reason)), None) => Err(target::Error::Environment(reason.message).into()),
+            (Err(Stop::Failed(reason)), None) => Err(Error::Endless {
+                message: reason.message,
+            }),
             (Err(Stop::Target(error)), _) => Err(error.into()),
         }
     }
@@ -277,7 +279,14 @@ impl Outlook {
             })
     }
 
+    /// What comes of a release that runs already. What the target cannot change shows in no change of a service, and
+    /// is not passed over in silence.
     fn unchanged(self, target: &dyn Target, record: Record) -> Result<Report, Error> {
+        let problems = target.preflight(&record, &self.observed)?;
+        if !problems.is_empty() {
+            let release = record.release.id;
+            return Err(Error::Problems { release, problems });
+        }
         let addresses = addresses(target, &record)?;
         let release = self
             .previous

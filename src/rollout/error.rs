@@ -63,12 +63,18 @@ pub enum Error {
         what: String,
     },
     /// Somebody said that nothing is to change.
-    #[error("frozen by {by}: {reason}; `skep freeze --off` ends that")]
+    #[error("frozen by {by}: {reason}; `skep freeze ENV --off` ends that")]
     Frozen {
         /// Who.
         by: String,
         /// Why.
         reason: String,
+    },
+    /// A command that runs once did not end by itself.
+    #[error("{message}")]
+    Endless {
+        /// What, and what was done about it.
+        message: String,
     },
     /// It was interrupted, and stands where it stopped.
     #[error("interrupted at {step}; roll out again to finish, or roll back to undo")]

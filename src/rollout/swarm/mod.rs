@@ -264,13 +264,10 @@ impl Target for Swarm {
     }
 
     fn last_lines(&self, replica: &Replica) -> Vec<String> {
-        let mut lines = Vec::new();
-        if let (Some(id), Ok(engine)) = (&replica.id, self.engine()) {
-            let _ = task::read_log(engine, id, Some(LINES), &self.about.cancel, &mut |line| {
-                lines.push(line.line)
-            });
-        }
-        lines
+        let (Some(id), Ok(engine)) = (&replica.id, self.engine()) else {
+            return Vec::new();
+        };
+        task::read_log(engine, id, Some(LINES), &self.about.cancel).unwrap_or_default()
     }
 
     fn holds(&self, kind: Kind, version: &Version, content: &[u8]) -> Result<Option<bool>, Error> {

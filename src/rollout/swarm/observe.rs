@@ -149,7 +149,11 @@ impl Swarm {
             unsettled,
             shown: face.shown,
             replicas: count,
-            paused: paused.map(|status| Reason::new(status.message.clone().unwrap_or_default())),
+            paused: paused.map(|status| {
+                let message = status.message.clone().unwrap_or_default();
+                let culprit = culprit(name, &message, tasks, &own, names);
+                culprit.unwrap_or_else(|| Reason::new(message))
+            }),
             tasks: replicas,
         }
     }
@@ -170,7 +174,13 @@ impl Swarm {
             if wanted && current.is_none() {
                 current = Some(*task);
             } else if !is_over(task) {
-                replicas.push(replica(name, task, State::Stopping, names));
+                // One that is to be replaced, and serves until the new one does, is told to run as before.
+                let state = match (wanted, state_of(task)) {
+                    (true, Some(At::RUNNING)) => State::Ready,
+                    (true, _) => State::Starting,
+                    (false, _) => State::Stopping,
+                };
+                replicas.push(replica(name, task, state, names));
             }
         }
         match current {
@@ -262,6 +272,27 @@ fn replica(name: &str, task: &models::Task, state: State, names: &BTreeMap<Strin
     }
 }
 
+/// Why the engine stopped an update, which says of that no more than the id of the task that failed first.
+fn culprit(
+    service: &str,
+    message: &str,
+    tasks: &[&models::Task],
+    spec: &models::ServiceSpec,
+    names: &BTreeMap<String, String>,
+) -> Option<Reason> {
+    let is_named = |task: &&&models::Task| task.id.as_ref().is_some_and(|id| message.contains(id));
+    let task = tasks.iter().find(is_named)?;
+    let name = task
+        .slot
+        .map_or_else(|| service.to_owned(), |slot| format!("{service}.{slot}"));
+    let why = why_of(task, spec);
+    Some(Reason {
+        message: format!("{name} failed: {why}"),
+        lines: Vec::new(),
+        replica: Some(Box::new(replica(&name, task, State::Failed, names))),
+    })
+}
+
 fn revoked(secret: &models::Secret) -> Option<String> {
     let spec = secret.spec.as_ref()?;
     spec.labels.as_ref()?.get(super::wanted::REVOKED)?;
@@ -272,7 +303,7 @@ fn state_of(task: &models::Task) -> Option<At> {
     task.status.as_ref()?.state
 }
 
-fn is_over(task: &models::Task) -> bool {
+pub(super) fn is_over(task: &models::Task) -> bool {
     matches!(
         state_of(task),
         Some(At::COMPLETE | At::SHUTDOWN | At::FAILED | At::REJECTED | At::ORPHANED) | None
@@ -318,7 +349,9 @@ pub(super) fn why(task: &models::Task) -> String {
     }
     match (state_of(task), exit_code(task)) {
         (Some(At::FAILED), Some(137)) => "killed (exit code 137)".to_owned(),
-        (Some(At::FAILED), Some(code)) if code != 0 => format!("exited with code {code}"),
+        (Some(At::FAILED), Some(code)) if code != 0 && err.starts_with("task: non-zero exit") => {
+            format!("exited with code {code}")
+        }
         (Some(At::COMPLETE), _) => "exited with code 0".to_owned(),
         _ if !err.is_empty() => err,
         _ => message,

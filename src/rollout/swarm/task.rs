@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bollard::models::{
     HealthConfig, Service, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as Condition, TaskState as At,
+    TaskSpecRestartPolicyConditionEnum as Condition,
 };
 
 use super::wanted::{self, TASK};
-use super::{Swarm, error};
+use super::{Swarm, error, observe};
 use crate::cancel::Cancel;
 use crate::docker::{self, Engine, LogLine, LogOptions};
 use crate::release::ReleaseId;
@@ -21,6 +21,8 @@ use crate::swarm;
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a task may take to end that was told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the Swarm may take to forget a task that has ended.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Swarm {
     pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
@@ -44,7 +46,9 @@ impl Swarm {
         )
     }
 
-    /// Scaled to nothing first: only then the Swarm tells when its container is gone.
+    /// Scaled to nothing first: only then the Swarm tells when its container is gone. And removed when no task of it is
+    /// listed any more: an engine that removes a service while it forgets one of its tasks may die of that (swarmkit's
+    /// `SetServiceTasksRemove`, seen with 20.10).
     pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
         let scoped = swarm::scoped(&self.about.name, name);
         self.change(name, &|there| {
@@ -55,25 +59,14 @@ impl Swarm {
         })?;
         let began = Instant::now();
         loop {
-            let tasks = self.engine()?.tasks(&[("service", &scoped)]).map_err(error)?;
-            let lives = |task: &bollard::models::Task| {
-                let state = task.status.as_ref().and_then(|status| status.state);
-                matches!(
-                    state,
-                    Some(
-                        At::NEW
-                            | At::ALLOCATED
-                            | At::PENDING
-                            | At::ASSIGNED
-                            | At::ACCEPTED
-                            | At::PREPARING
-                            | At::READY
-                            | At::STARTING
-                            | At::RUNNING
-                    )
-                )
+            let tasks = match self.engine()?.tasks(&[("service", &scoped)]) {
+                // Somebody removed it already.
+                Err(docker::Error::NotFound(_)) => return Ok(()),
+                tasks => tasks.map_err(error)?,
             };
-            if !tasks.iter().any(lives) {
+            let lives = tasks.iter().any(|task| !observe::is_over(task));
+            let forgotten = tasks.is_empty() || (!lives && began.elapsed() > FORGET_TIMEOUT);
+            if forgotten {
                 break;
             }
             if began.elapsed() > STOP_TIMEOUT {
@@ -128,7 +121,7 @@ impl Swarm {
             tail: query.tail.map(|lines| lines as u64),
             follow: query.follow,
             since: None,
-            timestamps: !query.plain,
+            timestamps: true,
         };
         let engine = self.engine()?;
         let names = slots(&inventory);
@@ -145,7 +138,7 @@ impl Swarm {
             for (name, id, is_task) in &sources {
                 let (lines, options, show) = (lines.clone(), &options, &show);
                 scope.spawn(move || {
-                    let mut send = |line: LogLine| drop(lines.send(Ok(show(name, &line))));
+                    let mut send = |line: LogLine| drop(lines.send(Ok((show(name, &line), line.time))));
                     let done = read_one(engine, id, *is_task, options, cancel, &mut send);
                     if let Err(problem) = done {
                         let _ = lines.send(Err(problem));
@@ -156,15 +149,13 @@ impl Swarm {
             let mut all = Vec::new();
             for line in read {
                 match (line, query.follow) {
-                    (Ok(line), true) => each(&line),
+                    (Ok((line, _)), true) => each(&line),
                     (Ok(line), false) => all.push(line),
                     (Err(problem), _) => return Err(problem),
                 }
             }
-            if !query.plain {
-                all.sort();
-            }
-            all.iter().for_each(|line| each(line));
+            all.sort_by(|(_, one), (_, other)| one.cmp(other));
+            all.iter().for_each(|(line, _)| each(line));
             Ok(())
         })
     }
@@ -249,19 +240,23 @@ fn read_one(
     }
 }
 
-/// The end of one task's log.
+/// The end of one task's log, in the order in which it was written: an engine sends what goes to one stream before
+/// what goes to the other.
 pub(super) fn read_log(
     engine: &Engine,
     id: &str,
     tail: Option<u64>,
     cancel: &Cancel,
-    each: &mut dyn FnMut(LogLine),
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let options = LogOptions {
         tail,
+        timestamps: true,
         ..LogOptions::default()
     };
-    read_one(engine, id, true, &options, cancel, each)
+    let mut lines = Vec::new();
+    read_one(engine, id, true, &options, cancel, &mut |line| lines.push(line))?;
+    lines.sort_by(|one, other| one.time.cmp(&other.time));
+    Ok(lines.into_iter().map(|line| line.line).collect())
 }
 
 /// Runs `ask` with a flag that is raised after `limit`, or with `cancel`.

@@ -1,0 +1,224 @@
+//! What an operator does with a stack that runs: take it over from a script, restart, run once, revoke a secret.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::bench::Bench;
+use super::files::SMALL;
+
+/// Deploys the stack file the way a script would: with docker's own program, a secret that it versioned, and images by
+/// digest.
+fn deploy_by_script(bench: &Bench, image: &str) {
+    let engine = ["--host", &bench.engine.address];
+    let secret = format!("{}_token_script", bench.name);
+    let mut create = Command::new("docker")
+        .args(engine)
+        .args(["secret", "create", "--label"])
+        .arg(format!("com.docker.stack.namespace={}", bench.name))
+        .args([&secret, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    create.stdin.take().unwrap().write_all(b"one").unwrap();
+    assert!(create.wait().unwrap().success());
+    let file = std::fs::read_to_string(bench.project().join("stack.yml")).unwrap();
+    let file = file.replace("image: web", &format!("image: {image}")).replace(
+        "token: {external: true}",
+        &format!("token: {{external: true, name: {secret}}}"),
+    );
+    bench.write("by-script.yml", &format!("version: \"3.8\"\n{file}"));
+    let path = bench.project().join("by-script.yml").display().to_string();
+    bench
+        .engine
+        .docker(&["stack", "deploy", "--compose-file", &path, &bench.name]);
+    let api = bench.scoped("api");
+    bench.until("the script's stack runs", || {
+        let tasks = bench.engine.tasks(&api);
+        tasks.len() == 1 && tasks.values().all(|state| state == "running")
+    });
+}
+
+#[test]
+fn a_stack_that_a_script_deployed_is_taken_over() {
+    let Some(bench) = Bench::new("t-adopt", SMALL) else {
+        return;
+    };
+    insta::assert_snapshot!(bench.skep(&["adopt", "prod"]).failure(), @"
+    exit 2
+    error: nothing runs at `prod` that could be adopted
+    ");
+    // The image, by the way that it comes to the registry.
+    bench.release("1");
+    let image = bench.newest()["release"]["images"]["web"].clone();
+    let image = format!(
+        "{}@{}",
+        image["repository"].as_str().unwrap(),
+        image["digest"].as_str().unwrap()
+    );
+    bench.engine.remove("t-adopt");
+    bench.set("TOKEN", "one");
+    deploy_by_script(&bench, &image);
+    let before = bench.engine.specs("t-adopt");
+
+    insta::assert_snapshot!(bench.succeed(&["adopt", "prod"]).replace(&bench.newest_id(), "RELEASE"), @"prod is recorded as RELEASE: api");
+    let adopted = bench.newest_id();
+    assert_eq!(bench.engine.specs("t-adopt"), before, "nothing is changed");
+    insta::assert_snapshot!(bench.skep(&["adopt", "prod"]).failure(), @"
+    exit 2
+    error: `prod` has release RELEASE already; there is nothing to adopt
+    ");
+
+    // One that fails comes back to what the script had left.
+    let good = std::fs::read_to_string(bench.project().join("stack.yml")).unwrap();
+    bench.edit_stack("entrypoint: [/work]", "entrypoint: [/nothing]");
+    let ran = bench.skep(&["release", "prod"]);
+    insta::assert_snapshot!(ran.failure(), @r#"
+    exit 5
+    error: release RELEASE failed at roll api: api.1 failed: starting container failed: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "/nothing": stat /nothing: no such file or directory: unknown; RELEASE runs again
+    "#);
+    assert_eq!(bench.json(&["status", "prod"])["release"], *adopted);
+    let after = bench.engine.specs("t-adopt");
+    let container = |specs: &std::collections::BTreeMap<String, Value>| {
+        specs["t-adopt_api"]["TaskTemplate"]["ContainerSpec"].clone()
+    };
+    assert_eq!(container(&after), container(&before));
+
+    // The same file: no replica is replaced, and the script's secret stays.
+    bench.write("stack.yml", &good);
+    let tasks = bench.engine.tasks("t-adopt_api");
+    bench.succeed(&["release", "prod"]);
+    bench.settled("1");
+    let after = bench.engine.specs("t-adopt");
+    assert_eq!(bench.engine.tasks("t-adopt_api"), tasks, "{before:#?} {after:#?}");
+    let secrets = bench.engine.objects("secrets", "t-adopt");
+    assert_eq!(secrets.len(), 1, "{secrets:#?}");
+}
+
+#[test]
+fn a_restart_replaces_replicas_and_nothing_else() {
+    let Some(bench) = Bench::new("t-restart", SMALL) else {
+        return;
+    };
+    let id = bench.release("1");
+    let (specs, tasks) = (
+        bench.engine.specs("t-restart"),
+        bench.engine.tasks("t-restart_api"),
+    );
+    assert_eq!(bench.succeed(&["restart", "prod", "api"]), "api was restarted\n");
+    bench.settled("1");
+    let now = bench.engine.tasks("t-restart_api");
+    assert!(now.keys().all(|task| !tasks.contains_key(task)), "{now:?}");
+    let container = |specs: &std::collections::BTreeMap<String, Value>| {
+        specs["t-restart_api"]["TaskTemplate"]["ContainerSpec"].clone()
+    };
+    assert_eq!(container(&bench.engine.specs("t-restart")), container(&specs));
+    assert_eq!(bench.json(&["status", "prod"])["release"], *id);
+    assert_eq!(
+        bench.succeed(&["drift", "prod", "--exit-code"]),
+        "nothing to do\n"
+    );
+    insta::assert_snapshot!(bench.skep(&["restart", "prod", "nobody"]).failure(), @"
+    exit 2
+    error: `prod` has no service or task `nobody`; it has `api`
+    ");
+}
+
+#[test]
+fn a_command_that_runs_once() {
+    let Some(bench) = Bench::new("t-run", SMALL) else {
+        return;
+    };
+    insta::assert_snapshot!(bench.skep(&["run", "prod", "api", "--", "true"]).failure(), @"
+    exit 2
+    error: nothing was released to `prod` yet; run `skep release prod`
+    ");
+    bench.release("1");
+    let before = bench.engine.versions("t-run");
+    let ran = bench.skep(&[
+        "run",
+        "prod",
+        "api",
+        "--",
+        "busybox",
+        "sh",
+        "-c",
+        "echo \"version $VERSION has $(cat /run/secrets/token)\"",
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("version 1 has secret-of-1"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+    let ran = bench.skep(&[
+        "run",
+        "prod",
+        "api",
+        "--",
+        "busybox",
+        "sh",
+        "-c",
+        "echo oh; exit 9",
+    ]);
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 1
+    error: `busybox sh -c echo oh; exit 9` exited with code 9
+    ");
+    let ran = bench.skep(&[
+        "run",
+        "prod",
+        "api",
+        "--timeout",
+        "2",
+        "--",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    insta::assert_snapshot!(ran.failure(), @"
+    exit 1
+    error: `busybox sleep 1000` ran for longer than 2 s, and was stopped
+    ");
+    assert_eq!(bench.engine.versions("t-run"), before, "nothing of it is left");
+    bench.settled("1");
+}
+
+#[test]
+fn a_secret_that_must_not_be_used_again() {
+    let Some(bench) = Bench::new("t-revoke", SMALL) else {
+        return;
+    };
+    assert_eq!(bench.succeed(&["secret", "ls", "prod"]), "no secrets\n");
+    let first = bench.release("1");
+    let second = bench.release("2");
+    let listed = |bench: &Bench| bench.masked(&bench.succeed(&["secret", "ls", "prod"]));
+    insta::assert_snapshot!(listed(&bench), @"
+    t-revoke_token_RELEASE 1
+    t-revoke_token_RELEASE 1 runs
+    ");
+    let of_first = format!("t-revoke_token_{first}");
+    insta::assert_snapshot!(bench.skep(&["secret", "revoke", "prod", &of_first]).stdout, @"t-revoke_token_RELEASE is revoked");
+    insta::assert_snapshot!(listed(&bench), @"
+    t-revoke_token_RELEASE 1 revoked
+    t-revoke_token_RELEASE 1 runs
+    ");
+    // Back to the first release, and its secret is the second one's.
+    let ran = bench.skep(&["rollback", "prod", &first]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("was revoked"), "{}", ran.stderr);
+    bench.settled("1");
+    let specs = bench.engine.specs("t-revoke");
+    let secrets = &specs["t-revoke_api"]["TaskTemplate"]["ContainerSpec"]["Secrets"];
+    assert_eq!(
+        secrets[0]["SecretName"],
+        json!(format!("t-revoke_token_{second}"))
+    );
+    insta::assert_snapshot!(bench.skep(&["secret", "revoke", "prod", "nothing"]).failure(), @"
+    exit 2
+    error: `prod` has no secret `nothing`; `skep secret ls prod` lists those that it has
+    ");
+}

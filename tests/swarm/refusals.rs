@@ -1,0 +1,277 @@
+//! What is refused before anything that runs is touched: the exit code, the report, and that nothing was.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::bench::{Bench, token};
+use super::engine::Versions;
+use super::files::SMALL;
+
+/// Versions of everything but the lock.
+fn untouched(bench: &Bench) -> Versions {
+    let mut versions = bench.engine.versions(&bench.name);
+    versions.remove(&format!("configs {}.skep", bench.name));
+    versions
+}
+
+/// Runs `skep`, which is to fail without touching anything; its report.
+#[track_caller]
+fn refused(bench: &Bench, arguments: &[&str]) -> String {
+    let before = untouched(bench);
+    let ran = bench.skep(arguments);
+    assert_eq!(untouched(bench), before, "{}", ran.stderr);
+    ran.failure()
+}
+
+/// Removes a manifest from the registry.
+fn forget(registry: &str, repository: &str, digest: &str) {
+    let mut stream = TcpStream::connect(registry).unwrap();
+    write!(
+        stream,
+        "DELETE /v2/{repository}/manifests/{digest} HTTP/1.0\r\nHost: {registry}\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 202 "), "{answer}");
+}
+
+#[test]
+fn an_image_that_the_registry_lost() {
+    let Some(bench) = Bench::new("t-lost", SMALL) else {
+        return;
+    };
+    let first = bench.release("1");
+    let image = bench.newest()["release"]["images"]["web"].clone();
+    bench.write("root/other", "other\n");
+    bench.release("2");
+    forget(&bench.registry, "t-lost/web", image["digest"].as_str().unwrap());
+    let report = refused(&bench, &["rollout", "prod", "--release", &first]);
+    insta::assert_snapshot!(report, @"
+    exit 4
+    error: release RELEASE cannot run here: the registry has no `REGISTRY/t-lost/web@sha256:DIGEST`; push it again, or release another
+    ");
+    bench.settled("2");
+}
+
+#[test]
+fn a_registry_that_is_down() {
+    let Some(mut bench) = Bench::new("t-down", SMALL) else {
+        return;
+    };
+    bench.release("1");
+    let alive = std::mem::replace(&mut bench.registry, "127.0.0.1:1".to_owned());
+    bench.configure("");
+    let report = refused(&bench, &["release", "prod"]);
+    assert!(report.starts_with("exit 4\n"), "{report}");
+    assert!(report.contains("REGISTRY"), "{report}");
+    bench.registry = alive;
+    bench.configure("");
+    bench.settled("1");
+}
+
+#[test]
+fn a_secret_that_is_missing() {
+    let Some(bench) = Bench::new("t-secret", SMALL) else {
+        return;
+    };
+    let managers = bench.engine.address.clone();
+    bench.configure_all(&[&managers], "", "token = { file = \"token.txt\" }");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: `BENCH/project/token.txt` does not exist
+    ");
+    bench.nothing_is_there();
+    bench.write("token.txt.example", "write the token here\n");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: `BENCH/project/token.txt` did not exist, and was made of its example; fill it in, and run this again
+    ");
+    bench.nothing_is_there();
+    bench.write("token.txt", "1\n");
+    bench.succeed(&["release", "prod"]);
+    bench.settled("1");
+}
+
+#[test]
+fn a_plan_of_what_was_changed_since() {
+    let Some(bench) = Bench::new("t-plan", SMALL) else {
+        return;
+    };
+    bench.release("1");
+    bench.set("VERSION", "2");
+    bench.succeed(&["plan", "prod", "--out", "plan.json"]);
+    let by_hand = [
+        "service",
+        "update",
+        "--detach",
+        "--label-add",
+        "by=hand",
+        "t-plan_api",
+    ];
+    bench.engine.docker(&by_hand);
+    insta::assert_snapshot!(refused(&bench, &["rollout", "prod", "--plan", "plan.json"]), @"
+    exit 7
+    error: the target changed since the plan was made: the service `api` is another one; make another plan
+    ");
+    // What is planned of what is there is done, and no more than was planned.
+    bench.succeed(&["plan", "prod", "--out", "plan.json"]);
+    bench.set("VERSION", "3");
+    bench.succeed(&["rollout", "prod", "--plan", "plan.json"]);
+    bench.settled("2");
+}
+
+#[test]
+fn two_rollouts_at_one_time() {
+    let Some(bench) = Bench::new("t-two", SMALL) else {
+        return;
+    };
+    let before = bench.release("1");
+    bench.configure(r#"migrate = { service = "api", command = ["/migrate", "up", "hang"] }"#);
+    bench.set("VERSION", "2");
+    let mut first = bench
+        .command(&["release", "prod", "--quiet"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    bench.until("the migration runs", || {
+        let services = bench.engine.specs("t-two");
+        let migrates = services.keys().find(|name| name.contains("_migrate-"));
+        migrates.is_some_and(|name| {
+            let tasks = bench.engine.tasks(name);
+            tasks.values().any(|state| state == "running")
+        })
+    });
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: another rollout is under way: keeper@HOST (process N), since TIME UTC; wait for it, or end it
+    ");
+    let status = bench.json(&["status", "prod"]);
+    assert!(
+        status["rollout"]["current"]["step"].as_str() == Some("migrate"),
+        "{status}"
+    );
+    kill_process(Pid::from_child(&first), Signal::INT).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(130));
+    // It can be undone, and then finished.
+    bench.succeed(&["abort", "prod"]);
+    bench.settled("1");
+    assert_eq!(bench.json(&["status", "prod"])["release"], *before);
+    bench.configure("");
+    bench.set("TOKEN", &token("2"));
+    bench.release("2");
+}
+
+#[test]
+fn a_stack_that_is_frozen() {
+    let Some(bench) = Bench::new("t-frozen", SMALL) else {
+        return;
+    };
+    bench.release("1");
+    assert_eq!(
+        bench.succeed(&["freeze", "prod", "--reason", "the fair"]),
+        "prod is frozen\n"
+    );
+    bench.set("VERSION", "2");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: frozen by keeper@HOST: the fair; `skep freeze ENV --off` ends that
+    ");
+    insta::assert_snapshot!(refused(&bench, &["restart", "prod", "api"]), @"
+    exit 7
+    error: frozen by keeper@HOST: the fair; `skep freeze ENV --off` ends that
+    ");
+    // Looking is allowed.
+    bench.succeed(&["plan", "prod"]);
+    assert_eq!(
+        bench.succeed(&["freeze", "prod", "--off"]),
+        "prod may change again\n"
+    );
+    bench.release("2");
+}
+
+#[test]
+fn replicas_that_keep_files_on_a_node() {
+    let Some(bench) = Bench::new("t-files", SMALL) else {
+        return;
+    };
+    bench.edit_stack(
+        "    stop_grace_period: 1s",
+        "    stop_grace_period: 1s\n    volumes: [data:/data]",
+    );
+    bench.edit_stack(
+        "\nsecrets:\n  token",
+        "\nvolumes: {data: {}}\n\nsecrets:\n  token",
+    );
+    bench.release("1");
+    bench.set("VERSION", "2");
+    insta::assert_snapshot!(refused(&bench, &["rollout", "prod"]), @"
+    exit 7
+    error: release RELEASE cannot run here: `api` is STATEFUL: it keeps files on a node, and its replicas would be replaced; `--stateful` says that they may
+    ");
+    assert!(bench.succeed(&["plan", "prod"]).contains("STATEFUL"));
+    bench.succeed(&["rollout", "prod", "--stateful"]);
+    bench.settled("2");
+    bench.until("the volume is free", || {
+        bench.engine.remove("t-files");
+        let removed = std::process::Command::new("docker")
+            .args(["--host", &bench.engine.address, "volume", "rm", "t-files_data"])
+            .output()
+            .unwrap();
+        removed.status.success()
+    });
+}
+
+#[test]
+fn what_an_engine_cannot_change() {
+    let Some(bench) = Bench::new("t-global", SMALL) else {
+        return;
+    };
+    bench.release("1");
+    bench.edit_stack("endpoint_mode: dnsrr", "mode: global\n      endpoint_mode: dnsrr");
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 2
+    error: release RELEASE cannot run here: `api` is replicated, and cannot become global: give it another name, or remove it first
+    ");
+    assert!(bench.succeed(&["plan", "prod"]).contains("! impossible: "));
+    bench.edit_stack("mode: global\n      endpoint_mode: dnsrr", "endpoint_mode: dnsrr");
+    bench.edit_stack(
+        "encrypted: \"\"",
+        "encrypted: \"\", com.docker.network.driver.mtu: \"1300\"",
+    );
+    insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
+    exit 7
+    error: release RELEASE cannot run here: the network `t-global_inner` cannot be changed: `driver_opts.com.docker.network.driver.mtu` is absent, and should be 1300; give it another name in the stack file, or remove it first
+    ");
+    bench.settled("1");
+}
+
+#[test]
+fn another_swarm_than_the_one_that_was_pinned() {
+    let Some(bench) = Bench::new("t-pinned", SMALL) else {
+        return;
+    };
+    let cluster = bench.engine.get("swarm")["ID"].as_str().unwrap().to_owned();
+    bench.configure("cluster = \"abcdefghijklmnopqrstuvwxy\"");
+    let report = refused(&bench, &["release", "prod"]).replace(&cluster, "CLUSTER");
+    insta::assert_snapshot!(report, @"
+    exit 7
+    error: the Swarm at ENGINE is `CLUSTER`, and `cluster` of skep.toml says `abcdefghijklmnopqrstuvwxy`; if this is the right one, change that
+    ");
+    bench.nothing_is_there();
+    bench.configure(&format!("cluster = \"{cluster}\""));
+    bench.release("1");
+    // The one that was seen first counts where none is said.
+    bench.configure("");
+    let file = bench.beside("state/skep").join(&bench.name).join("prod/cluster");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), cluster);
+    std::fs::write(&file, "another\n").unwrap();
+    let report = refused(&bench, &["release", "prod"]).replace(&cluster, "CLUSTER");
+    insta::assert_snapshot!(report, @"
+    exit 7
+    error: the Swarm at ENGINE is `CLUSTER`, and `BENCH/state/skep/t-pinned/prod/cluster` says `another`; if this is the right one, change that
+    ");
+}
