@@ -85,6 +85,7 @@ fn swarm(
         state,
         directory,
         registry: settings(setting),
+        pull: environment.pull.clone(),
         cancel: setting.cancel.clone(),
     })?)
 }

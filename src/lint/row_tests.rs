@@ -490,3 +490,15 @@ fn attestation() {
     insta::assert_snapshot!(of("2026-11-25"), @"skep.toml:7:24: attestation: `restore_tested` is dated 2026-11-25, which is yet to come; make sure of it, and write the day");
     assert_eq!(of("2026-08-26") + &of("2026-11-24"), "");
 }
+
+#[test]
+fn pull_credentials() {
+    let of = |until: &str| {
+        let toml =
+            format!("[environments.prod.pull]\n\"git.example\" = {{user = \"robot\", until = {until}}}\n");
+        found("pull-credentials", "", &toml)
+    };
+    insta::assert_snapshot!(of("2026-11-23"), @"skep.toml:7:42: pull-credentials: the credentials with which nodes pull from `git.example` as `robot` ended on 2026-11-23; log in with new ones, write their last day, and roll out: no replica is restarted");
+    insta::assert_snapshot!(of("2026-12-07"), @"skep.toml:7:42: pull-credentials: the credentials with which nodes pull from `git.example` as `robot` end on 2026-12-07, in 13 days; log in with new ones, write their last day, and roll out: no replica is restarted");
+    assert_eq!(of("2026-12-08"), "");
+}

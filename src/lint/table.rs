@@ -193,4 +193,11 @@ pub static LINTS: &[Lint] = &[
         swarm: WARNS,
         check: attest::attestation,
     },
+    Lint {
+        name: "pull-credentials",
+        reason: "a token of a day let a node pull while it rolled, and not when it had to start a replica again",
+        preview: NEVER,
+        swarm: WARNS,
+        check: attest::pull_credentials,
+    },
 ];

@@ -47,6 +47,9 @@ pub struct Environment {
     /// For how long whoever changes a Swarm may be silent before he is taken for dead; 60 s if absent.
     #[serde(default)]
     pub patience: Option<Span>,
+    /// As whom nodes pull images, by the host of the registry.
+    #[serde(default)]
+    pub pull: BTreeMap<String, Pull>,
     /// Files with lines `NAME=value` that give the stack file's variables, from the project's root; later ones count.
     #[serde(default)]
     pub env_files: Vec<PathBuf>,
@@ -113,6 +116,18 @@ impl fmt::Display for SecretSource {
             SecretSource::Generate(length) => write!(f, "{length} random characters"),
         }
     }
+}
+
+/// As whom nodes pull images. They do so whenever a replica starts on another node, long after a rollout: it has to be
+/// somebody whose credentials last.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pull {
+    /// Who docker's configuration has to be logged in as.
+    pub user: String,
+    /// The last day of the credentials, as `2027-01-31`, and where it stands.
+    #[serde(default)]
+    pub until: Option<toml::Spanned<toml::value::Date>>,
 }
 
 /// Who is told what came of a rollout: one of these.

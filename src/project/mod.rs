@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use environment::{Allow, Environment, Migrate, Notify, Probe, SecretSource, TargetKind};
+pub use environment::{Allow, Environment, Migrate, Notify, Probe, Pull, SecretSource, TargetKind};
 pub use rules::{Attestation, Connections, Rules};
 
 use crate::fetch::Registries;

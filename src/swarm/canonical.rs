@@ -6,7 +6,7 @@
 use bollard::models::{ServiceSpec, TaskSpec};
 use serde_json::{Map, Value};
 
-use super::OURS;
+use super::{OURS, PULL};
 
 /// The name of a network, by its id.
 pub type Names<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -65,7 +65,7 @@ fn normalize(of: &str, value: &mut Value, names: Names<'_>) {
         return;
     };
     if TEXTS.contains(&of) {
-        fields.retain(|key, _| of != "Labels" || !key.starts_with(OURS));
+        fields.retain(|key, _| of != "Labels" || key == PULL || !key.starts_with(OURS));
         return;
     }
     // Two services may differ in how often they were restarted, and in the ids that an object has.
@@ -215,6 +215,7 @@ mod tests {
         }
         let labels = |value: Value| of(json!({ "Labels": value }));
         assert_eq!(labels(json!({"skep.a": "b"})), labels(json!({})));
+        assert_ne!(labels(json!({"skep.pull": "b"})), labels(json!({})));
     }
 
     #[test]

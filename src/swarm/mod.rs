@@ -32,3 +32,7 @@ pub const IMAGE: &str = "com.docker.stack.image";
 
 /// Labels of ours begin so. They never enter a comparison.
 pub const OURS: &str = "skep.";
+
+/// On a service: as whom nodes pull its image, and until when that lasts. The one label of ours that is compared: so
+/// that credentials which were renewed reach every service.
+pub const PULL: &str = "skep.pull";

@@ -188,6 +188,65 @@ fn a_command_that_runs_once() {
 }
 
 #[test]
+fn credentials_that_nodes_pull_with_are_renewed_without_a_restart() {
+    let Some(bench) = Bench::new("t-pull-as", SMALL) else {
+        return;
+    };
+    bench.release("1");
+    let tasks = bench.engine.tasks("t-pull-as_api");
+    let until = |day: &str| {
+        let (registry, user) = (&bench.registry, "robot");
+        bench.configure(&format!(
+            "pull = {{ \"{registry}\" = {{ user = \"{user}\", until = {day} }} }}"
+        ));
+    };
+    until("2099-01-31");
+    insta::assert_snapshot!(bench.skep(&["release", "prod"]).failure(), @"
+    exit 2
+    error: release RELEASE cannot run here: nodes are to pull from `REGISTRY` as `robot`, and docker's configuration has nobody; `docker login --username robot REGISTRY` changes that
+    ");
+    let login = |auth: &str| {
+        let config = json!({ "auths": { bench.registry.as_str(): { "auth": auth } } });
+        std::fs::create_dir_all(bench.beside(".docker")).unwrap();
+        std::fs::write(bench.beside(".docker/config.json"), config.to_string()).unwrap();
+    };
+    // `alice:pass`, and then `robot:pass`.
+    login("YWxpY2U6cGFzcw==");
+    insta::assert_snapshot!(bench.skep(&["release", "prod"]).failure(), @"
+    exit 2
+    error: release RELEASE cannot run here: nodes are to pull from `REGISTRY` as `robot`, and docker's configuration has `alice`; `docker login --username robot REGISTRY` changes that
+    ");
+    login("cm9ib3Q6cGFzcw==");
+    let mark = || {
+        let mark = bench.engine.specs("t-pull-as")["t-pull-as_api"]["Labels"]["skep.pull"].clone();
+        mark.as_str().map(|mark| bench.masked(mark)).unwrap()
+    };
+    bench.succeed(&["release", "prod"]);
+    assert_eq!(mark(), "robot@REGISTRY until 2099-01-31");
+    until("2099-02-28");
+    insta::assert_snapshot!(bench.succeed(&["plan", "prod"]), @r#"
+    ~ api: changed in place; replicas stay
+        @@ -9,5 +9,5 @@
+         labels.com.docker.stack.image: "REGISTRY/t-pull-as/web@sha256:DIGEST"
+         labels.com.docker.stack.namespace: "t-pull-as"
+        -labels.skep.pull: "robot@REGISTRY until 2099-01-31"
+        +labels.skep.pull: "robot@REGISTRY until 2099-02-28"
+         mode.Replicated.Replicas: 1
+         networks[0].Aliases: ["api"]
+    1. roll api
+    2. settle api
+    "#);
+    bench.succeed(&["rollout", "prod"]);
+    assert_eq!(mark(), "robot@REGISTRY until 2099-02-28");
+    assert_eq!(bench.succeed(&["plan", "prod", "--exit-code"]), "nothing to do\n");
+    assert_eq!(
+        bench.engine.tasks("t-pull-as_api"),
+        tasks,
+        "nothing was restarted"
+    );
+}
+
+#[test]
 fn a_secret_that_must_not_be_used_again() {
     let Some(bench) = Bench::new("t-revoke", SMALL) else {
         return;

@@ -1,4 +1,4 @@
-//! What only a person can know, with the day on which they last made sure of it.
+//! What only a person can know: the day on which they last made sure of something, and the day on which something ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +9,9 @@ use toml::value::Date;
 use crate::lint::{Found, Inputs};
 use crate::project::CONFIG;
 use crate::stack::Place;
+
+/// Days before the end of credentials from which on that is said.
+const NOTICE: i64 = 14;
 
 /// What `rules.attest` says was made sure of not too long ago.
 pub(crate) fn attestation(inputs: &Inputs<'_>, found: &mut Found<'_>) {
@@ -28,13 +31,39 @@ pub(crate) fn attestation(inputs: &Inputs<'_>, found: &mut Found<'_>) {
             }
             _ => continue,
         };
-        let (line, column) = inputs.project.line_and_column(attested.on.span().start);
-        let place = Place {
-            file: Arc::from(Path::new(CONFIG)),
-            line,
-            column,
-        };
+        let place = place(inputs, &attested.on);
         found.push(place, None, what, "make sure of it, and write the day");
+    }
+}
+
+/// Credentials of nodes that end soon, or have.
+pub(crate) fn pull_credentials(inputs: &Inputs<'_>, found: &mut Found<'_>) {
+    for (host, pull) in &inputs.environment.pull {
+        let Some(until) = &pull.until else { continue };
+        let (Some(end), Some(today)) = (day(until.get_ref()), day(&inputs.today)) else {
+            continue;
+        };
+        let left = (end - today).num_days();
+        let end = match left {
+            ..0 => format!("ended on {}", until.get_ref()),
+            0..NOTICE => format!("end on {}, in {left} days", until.get_ref()),
+            _ => continue,
+        };
+        let what = format!(
+            "the credentials with which nodes pull from `{host}` as `{}` {end}",
+            pull.user
+        );
+        let remedy = "log in with new ones, write their last day, and roll out: no replica is restarted";
+        found.push(place(inputs, until), None, what, remedy);
+    }
+}
+
+fn place(inputs: &Inputs<'_>, date: &toml::Spanned<Date>) -> Place {
+    let (line, column) = inputs.project.line_and_column(date.span().start);
+    Place {
+        file: Arc::from(Path::new(CONFIG)),
+        line,
+        column,
     }
 }
 

@@ -147,15 +147,7 @@ impl Swarm {
 
     /// What nodes pull a service's image with.
     pub(super) fn credentials(&self, spec: &ServiceSpec) -> Result<Option<RegistryAuth>, Error> {
-        let container = spec
-            .task_template
-            .as_ref()
-            .and_then(|template| template.container_spec.as_ref());
-        let image = container
-            .and_then(|container| container.image.as_deref())
-            .unwrap_or_default();
-        let repository = image.split('@').next().unwrap_or_default();
-        let Ok(repository) = repository.parse::<registry::Repository>() else {
+        let Some(repository) = wanted::repository(spec) else {
             return Ok(None);
         };
         let credential = registry::credential(&self.about.registry, repository.host());

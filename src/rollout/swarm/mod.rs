@@ -24,6 +24,7 @@ use super::target::{
 };
 use crate::cancel::Cancel;
 use crate::docker::{self, Address, Engine, Inventory};
+use crate::project::Pull;
 use crate::registry::Settings;
 use crate::release::{ReleaseId, Version};
 use crate::swarm::NAMESPACE;
@@ -56,6 +57,8 @@ pub struct Whereabouts {
     pub directory: PathBuf,
     /// How registries are asked, and with which credentials nodes pull.
     pub registry: Settings,
+    /// As whom nodes pull, by the host of the registry.
+    pub pull: BTreeMap<String, Pull>,
     /// Raised to stop.
     pub cancel: Cancel,
 }

@@ -29,6 +29,7 @@ impl Swarm {
         let mut problems = Vec::new();
         self.changes(&wanted, &inventory, &mut problems);
         self.names(record, &mut problems);
+        self.pulls(&wanted, &mut problems)?;
         self.networks_there(record, &mut problems)?;
         self.ports(&wanted, &mut problems)?;
         nodes(&inventory, &mut problems);
@@ -72,6 +73,29 @@ impl Swarm {
                 "`{name}` is longer than the {MAX_NAME} characters that a name on a Swarm has; give the environment a shorter `name`"
             )));
         }
+    }
+
+    /// Credentials of somebody else than skep.toml says that nodes pull as: they may not last.
+    fn pulls(&self, wanted: &BTreeMap<String, ServiceSpec>, to: &mut Vec<Problem>) -> Result<(), Error> {
+        for (host, pull) in &self.about.pull {
+            let pulls = |spec| wanted::repository(spec).is_some_and(|image| image.host() == host.as_str());
+            if !wanted.values().any(pulls) {
+                continue;
+            }
+            let login = format!("`docker login --username {} {host}` changes that", pull.user);
+            match registry::credential(&self.about.registry, host).map_err(Error::Environment)? {
+                Some((user, _)) if user == pull.user => {}
+                Some((user, _)) => to.push(Problem::user(format!(
+                    "nodes are to pull from `{host}` as `{}`, and docker's configuration has `{user}`; {login}",
+                    pull.user
+                ))),
+                None => to.push(Problem::user(format!(
+                    "nodes are to pull from `{host}` as `{}`, and docker's configuration has nobody; {login}",
+                    pull.user
+                ))),
+            }
+        }
+        Ok(())
     }
 
     fn networks_there(&self, record: &Record, to: &mut Vec<Problem>) -> Result<(), Error> {

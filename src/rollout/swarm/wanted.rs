@@ -10,6 +10,7 @@ use bollard::models::{
 
 use super::{Swarm, state};
 use crate::docker::Inventory;
+use crate::registry::Repository;
 use crate::rollout::history::Record;
 use crate::rollout::mask::stand_in;
 use crate::rollout::target::{Error, Found, Spec};
@@ -92,6 +93,12 @@ pub(super) fn has_health_check(spec: &ServiceSpec) -> bool {
         .and_then(|template| template.container_spec.as_ref());
     let test = container.and_then(|container| container.health_check.as_ref()?.test.clone());
     test.is_some_and(|test| test.first().is_some_and(|kind| kind != "NONE"))
+}
+
+/// Where a service's image is.
+pub(super) fn repository(spec: &ServiceSpec) -> Option<Repository> {
+    let container = spec.task_template.as_ref()?.container_spec.as_ref()?;
+    container.image.as_ref()?.split('@').next()?.parse().ok()
 }
 
 fn label<'a>(spec: &'a ServiceSpec, name: &str) -> Option<&'a String> {
@@ -179,6 +186,9 @@ impl Swarm {
             true => self.converted(record, inventory)?,
             false => found(record)?,
         };
+        if record.found.is_empty() {
+            wanted.values_mut().for_each(|spec| self.mark_pull(spec));
+        }
         for (name, spec) in &mut wanted {
             let scoped = swarm::scoped(&self.about.name, name);
             let there = inventory.services.iter().find_map(|service| {
@@ -193,6 +203,20 @@ impl Swarm {
             }
         }
         Ok(wanted)
+    }
+
+    /// Notes on a service as whom nodes pull its image, and until when.
+    fn mark_pull(&self, spec: &mut ServiceSpec) {
+        let Some(image) = repository(spec) else { return };
+        let Some(pull) = self.about.pull.get(image.host()) else {
+            return;
+        };
+        let until = pull.until.as_ref();
+        let until = until.map_or(String::new(), |until| format!(" until {}", until.get_ref()));
+        let mark = format!("{}@{}{until}", pull.user, image.host());
+        spec.labels
+            .get_or_insert_default()
+            .insert(swarm::PULL.to_owned(), mark);
     }
 
     /// The record with the values of its secret variables.
