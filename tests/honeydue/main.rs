@@ -1,5 +1,5 @@
 //! The example, whole: built twice from nothing on machines that differ in everything that may differ, then
-//! exported, validated, run on both architectures, changed, and released to a preview.
+//! exported, validated, run on both architectures, changed, and released to a preview and to a Swarm.
 //!
 //! It takes minutes and the network, so it runs where `SKEP_TEST_REAL` says that real servers are there.
 
@@ -7,9 +7,11 @@ mod changes;
 mod checkout;
 mod machine;
 mod preview;
+mod production;
 mod push;
 mod run;
 mod servers;
+mod swarm;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
