@@ -4,6 +4,7 @@
 mod images;
 mod lints;
 mod operations;
+mod pins;
 mod place;
 mod plan;
 mod secrets;
@@ -27,6 +28,7 @@ use crate::rollout::{
 };
 use crate::stack::Reading;
 
+pub use pins::{Moved, lock_images};
 pub use plan::{Offline, SavedPlan};
 pub use secrets::SecretVersion;
 
@@ -449,7 +451,8 @@ impl<'a> Deployment<'a> {
         }
         let judge = Judge::new(self, &source)?;
         judge.before_images()?;
-        let (images, sources) = self.images(images, &source.reading)?;
+        let (mut images, sources) = self.images(images, &source.reading)?;
+        images.extend(source.pinned.clone());
         judge.with_images(&images)?;
         let address = |(service, address): (&String, &String)| {
             let filled = rollout::fill(project, self.environment, self.asker.variable, address)?;

@@ -219,24 +219,24 @@ pub fn lock(setting: &Setting) -> Result<Vec<TreePath>, Error> {
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             continue;
         }
-        replace_file(&path, &text).map_err(|source| Error::Io {
-            what: format!("write `{}`", path.display()),
-            source,
-        })?;
+        replace_file(&path, &text)?;
         changed.push(lock.file.clone());
     }
     Ok(changed)
 }
 
 /// Writes beside the file and renames, so that it is the old one or the new one.
-fn replace_file(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+pub fn replace_file(path: &std::path::Path, text: &str) -> Result<(), Error> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".skep-{}", std::process::id()));
     let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&new);
     }
-    written
+    written.map_err(|source| Error::Io {
+        what: format!("write `{}`", path.display()),
+        source,
+    })
 }
 
 fn fetcher(setting: &Setting, events: &Events) -> Result<Fetcher, fetch::Error> {

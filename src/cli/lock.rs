@@ -2,15 +2,27 @@
 
 use super::failure::Failure;
 use super::{Context, stdout};
-use crate::build;
+use crate::project::PINS;
+use crate::{build, deploy};
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
-    let changed = build::lock(&context.setting()?)?;
-    match context.json {
-        true => stdout::print_json(&serde_json::json!({ "changed": changed })),
-        false => changed
-            .iter()
-            .for_each(|file| stdout::print(&format!("{file}\n"))),
+    let setting = context.setting()?;
+    let mut changed: Vec<String> = build::lock(&setting)?.iter().map(ToString::to_string).collect();
+    let images = deploy::lock_images(&setting, &|name| std::env::var(name).ok())?;
+    if !images.is_empty() {
+        changed.push(PINS.to_owned());
+    }
+    if context.json {
+        stdout::print_json(&serde_json::json!({ "changed": changed, "images": images }));
+        return Ok(());
+    }
+    for file in &changed {
+        stdout::print(&format!("{file}\n"));
+    }
+    for moved in &images {
+        let before = moved.before.as_deref().unwrap_or("new");
+        let now = moved.now.as_deref().unwrap_or("gone");
+        stdout::print(&format!("  {}: {before} → {now}\n", moved.image));
     }
     Ok(())
 }

@@ -128,7 +128,7 @@ impl Deployment<'_> {
 }
 
 /// The platforms of an index, with their manifests; none for a manifest, which says it in its config alone.
-async fn platforms(
+pub(super) async fn platforms(
     client: &registry::Client,
     repository: &Repository,
     digest: &str,

@@ -283,7 +283,7 @@ fn mutable_image() {
         let stack = format!("services: {{api: {{image: '{image}'}}}}");
         Case::new(&stack, "").of("mutable-image")
     };
-    insta::assert_snapshot!(with("redis:7-alpine"), @"deploy/stack.yml:1:18: mutable-image: `redis:7-alpine` may be another image tomorrow; write its digest, `…@sha256:…`, or the name of a target that builds it");
+    insta::assert_snapshot!(with("redis:7-alpine"), @"deploy/stack.yml:1:18: mutable-image: `redis:7-alpine` may be another image tomorrow; run `skep lock`, which writes down what it is today, or write the name of a target that builds it");
     assert_ne!(with("git.example/team/api"), "");
     assert_eq!(with("api"), "");
     assert_eq!(with(&format!("redis:7@sha256:{}", "0".repeat(64))), "");

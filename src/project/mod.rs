@@ -1,6 +1,7 @@
 //! A project: its root, and `skep.toml`, which holds configuration and no logic.
 
 mod environment;
+mod pins;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Allow, Environment, Migrate, Notify, Probe, Pull, SecretSource, TargetKind};
+pub use pins::{PINS, Pin, Pins, is_tag};
 pub use rules::{Attestation, Connections, Rules};
 
 use crate::fetch::Registries;

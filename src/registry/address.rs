@@ -118,6 +118,23 @@ impl Repository {
         &self.name
     }
 
+    /// Where an image is that a stack file names as docker does, and its tag: `redis:7-alpine` is one of the registry
+    /// that docker takes for granted, and a tag may stand before a digest.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such name.
+    pub fn of_image(image: &str) -> Result<(Repository, Tag), AddressError> {
+        let refused = || AddressError {
+            text: image.to_owned(),
+            what: "an image",
+            reason: "expected `[host/]name[:tag][@sha256:…]` in lower case",
+        };
+        let reference: oci_client::Reference = image.parse().map_err(|_| refused())?;
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        Ok((repository.parse()?, reference.tag().unwrap_or("latest").parse()?))
+    }
+
     /// Where the registry's interface is: its host, except for the one registry whose address is an alias.
     pub(super) fn api_host(&self) -> String {
         let reference =
@@ -391,6 +408,27 @@ mod tests {
         ] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    #[test]
+    fn images_are_named_as_docker_names_them() {
+        let of = |image: &str| {
+            let (repository, tag) = Repository::of_image(image)?;
+            Ok::<_, AddressError>(format!(
+                "{} {}",
+                repository.to_string().split_once('/').unwrap().1,
+                tag.as_str()
+            ))
+        };
+        assert_eq!(of("redis:7-alpine").unwrap(), "library/redis 7-alpine");
+        assert_eq!(of("team/web").unwrap(), "team/web latest");
+        let digest = format!("git.example:3000/a/b:1@sha256:{}", "0".repeat(64));
+        assert_eq!(of(&digest).unwrap(), "a/b 1");
+        assert_eq!(
+            Repository::of_image(&digest).unwrap().0.host(),
+            "git.example:3000"
+        );
+        insta::assert_snapshot!(of("Not/An image").unwrap_err(), @"`Not/An image` is not an image: expected `[host/]name[:tag][@sha256:…]` in lower case");
     }
 
     #[test]

@@ -233,7 +233,7 @@ pub fn lacking(
 pub fn pinned(image: &str) -> Result<ReleasedImage, Error> {
     let unpinned = || {
         Error::User(format!(
-            "the image `{image}` is no target of the recipes, and has no digest; write `{image}@sha256:…`"
+            "the image `{image}` is no target of the recipes, and has no digest; `skep lock` looks its tag up, or write `{image}@sha256:…`"
         ))
     };
     let (repository, digest) = image.split_once('@').ok_or_else(unpinned)?;

@@ -1,14 +1,15 @@
 //! What an environment's files say: its variables, and the stack file that they are filled into. Files that are not there
 //! are made of their examples; no target is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::{bounded, content_of, example_of, make_missing};
 use super::prepare::{Error, MAX_CONTENT, Missing};
 use super::variables;
-use crate::project::{Environment, Project, SecretSource};
+use crate::project::{Environment, Pins, Project, SecretSource, is_tag};
+use crate::release::ReleasedImage;
 use crate::stack::{self, Content, Place, Reading};
 
 /// The most bytes of a stack or environment file.
@@ -21,6 +22,8 @@ pub struct Source {
     pub reading: Reading,
     /// The variables that the environment's files give, and where.
     pub given: BTreeMap<String, Place>,
+    /// Images that `images.lock` knows, by what the stack calls them now.
+    pub pinned: BTreeMap<String, ReleasedImage>,
 }
 
 /// Reads the stack file of an environment. Its variables are those of the environment's files, then those of
@@ -79,8 +82,64 @@ fn read(
     }
     let text = text_of(&project.root.join(&environment.stack))?;
     let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
+    let mut reading = stack::read(&text, &environment.stack, &lookup, &files)?;
+    let pinned = pin(
+        &mut reading,
+        &Pins::read(&project.root).map_err(|error| Error::User(error.to_string()))?,
+    );
+    Ok(Source {
+        reading,
+        given,
+        pinned,
+    })
+}
+
+/// Puts the digest behind each tag that `pins` knows.
+fn pin(reading: &mut Reading, pins: &Pins) -> BTreeMap<String, ReleasedImage> {
+    let mut pinned = BTreeMap::new();
+    for service in reading.stack.services.values_mut() {
+        let tag = Some(&service.image).filter(|image| is_tag(image));
+        if let Some(pin) = tag.and_then(|tag| pins.0.get(tag)) {
+            let image = ReleasedImage {
+                repository: service.image.clone(),
+                digest: pin.digest.clone(),
+                platforms: pin.platforms.clone(),
+            };
+            service.image = image.reference();
+            pinned.insert(service.image.clone(), image);
+        }
+    }
+    pinned
+}
+
+/// The tags of images in an environment's stack file. What has no value there is not asked for: it is no part of an
+/// image's name, or that image is left to who has the value.
+pub fn image_tags(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeSet<String>, Error> {
+    let mut values = BTreeMap::new();
+    for file in &environment.env_files {
+        let path = project.root.join(file);
+        let path = if path.exists() { path } else { example_of(&path) };
+        if path.exists() {
+            let given = variables::parse(&text_of(&path)?, file).map_err(Error::User)?;
+            values.extend(given.into_iter().map(|(name, (value, _))| (name, value)));
+        }
+    }
+    let lookup = |name: &str| {
+        values
+            .get(name)
+            .cloned()
+            .or_else(|| variable(name))
+            .or_else(|| Some("0".to_owned()))
+    };
+    let text = text_of(&project.root.join(&environment.stack))?;
+    let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
     let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
-    Ok(Source { reading, given })
+    let images = reading.stack.services.into_values().map(|service| service.image);
+    Ok(images.filter(|image| is_tag(image)).collect())
 }
 
 /// What an environment is called on its target.

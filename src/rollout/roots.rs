@@ -64,7 +64,10 @@ impl Roots {
         let platform = Platform { arch: Arch::HOST };
         let digest = image.platforms.get(&platform).unwrap_or(&image.digest);
         let digest = Digest::from_oci(digest, 0).map_err(|error| malformed(error.to_string()))?;
-        let repository: Option<Repository> = image.repository.parse().ok().filter(|_| pull);
+        let repository: Option<Repository> = Repository::of_image(&image.repository)
+            .ok()
+            .map(|(repository, _)| repository)
+            .filter(|_| pull);
         let client = Registry::new(self.registry.clone())?;
         let origin = repository.as_ref().map(|repository| Origin {
             client: &client,

@@ -195,6 +195,14 @@ fn adapt(checkout: &Checkout) {
         "      replicas: 1\n      # The volume",
         "      replicas: 1\n      endpoint_mode: dnsrr\n      # The volume",
     );
+    // What waits for a cluster only makes the tests longer.
+    let path = checkout.project().join(stack);
+    let text = fs::read_to_string(&path).unwrap();
+    let quick = text
+        .replace("interval: 5s", "interval: 1s")
+        .replace("monitor: 30s", "monitor: 2s");
+    fs::write(path, quick).unwrap();
+    checkout.edit("skep.toml", r#"interval = "100ms""#, r#"interval = "10ms""#);
     ssh(checkout);
 }
 
@@ -257,82 +265,61 @@ pub fn fill_in(checkout: &Checkout, values: &[(&str, String)]) {
 fn postgres(checkout: &Checkout) -> (String, String) {
     assert!(is_root(), "the engine runs, so the tests are root's");
     let range = "{{(index .IPAM.Config 0).Gateway}}";
-    let host = docker(&["network", "inspect", "docker_gwbridge", "--format", range])
-        .trim()
-        .to_owned();
+    let host = docker(&["network", "inspect", "docker_gwbridge", "--format", range]);
+    let host = host.trim().to_owned();
     let port = free_port().to_string();
-    let data = tempfile::Builder::new()
-        .prefix("skep-postgres")
-        .tempdir()
-        .unwrap()
-        .keep();
     let programs = programs();
-    let program = |name: &str| programs.join(name).display().to_string();
-    let password = data.with_extension("password");
-    fs::write(&password, PASSWORD).unwrap();
-    run(Command::new("chown").arg("nobody").args([&data, &password]));
-    run(as_nobody(&program("initdb"))
-        .arg("--pgdata")
-        .arg(&data)
-        .args([
-            "--username=keeper",
-            "--auth=scram-sha-256",
-            "--locale=C",
-            "--encoding=UTF8",
-            "--no-sync",
-        ])
-        .arg(format!("--pwfile={}", password.display())));
-    let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
-    run(as_nobody("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=db.invalid",
-            "-keyout",
-        ])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate));
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    let rules = data.join("pg_hba.conf");
-    let known = fs::read_to_string(&rules).unwrap();
-    fs::write(&rules, known + "hostssl all all 0.0.0.0/0 scram-sha-256\n").unwrap();
+    let data = database(&programs);
     let log = fs::File::create(checkout.beside("production-postgres.log")).unwrap();
-    let mut server = as_nobody(&program("postgres"));
-    server.args([
-        "-c",
-        "unix_socket_directories=",
-        "-c",
-        "fsync=off",
-        "-c",
-        "ssl=on",
-        "-c",
-    ]);
-    server
-        .arg(format!("listen_addresses={host}"))
-        .args(["-p", &port, "-D"])
-        .arg(&data)
-        .stderr(log);
+    let mut server = as_nobody(programs.join("postgres"));
+    for setting in ["unix_socket_directories=", "fsync=off", "ssl=on"] {
+        server.args(["-c", setting]);
+    }
+    server.arg("-c").arg(format!("listen_addresses={host}"));
+    server.args(["-p", &port, "-D"]).arg(&data).stderr(log);
     // It is told of the end of the thread that started it, which is this process's.
     std::thread::spawn(move || server.spawn().unwrap().wait());
-    let ready = program("pg_isready");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !Command::new(&ready)
-        .args(["--quiet", "--host", &host, "--port", &port])
-        .status()
-        .unwrap()
-        .success()
-    {
+    let is_ready = || {
+        let mut ask = Command::new(programs.join("pg_isready"));
+        ask.args(["--quiet", "--host", &host, "--port", &port]);
+        ask.status().unwrap().success()
+    };
+    while !is_ready() {
         assert!(Instant::now() < deadline, "Postgres does not answer");
         std::thread::sleep(Duration::from_millis(50));
     }
     (host, port)
+}
+
+/// The directory of a new database that takes passwords over TLS, and nothing else from elsewhere.
+fn database(programs: &Path) -> PathBuf {
+    let data = tempfile::Builder::new().prefix("skep-postgres").tempdir();
+    let data = data.unwrap().keep();
+    let password = data.with_extension("password");
+    fs::write(&password, PASSWORD).unwrap();
+    run(Command::new("chown").arg("nobody").args([&data, &password]));
+    let mut make = as_nobody(programs.join("initdb"));
+    make.args(["--username=keeper", "--auth=scram-sha-256", "--locale=C"]);
+    make.args(["--encoding=UTF8", "--no-sync"]);
+    make.arg(format!("--pwfile={}", password.display()));
+    run(make.arg("--pgdata").arg(&data));
+    let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+    let mut sign = as_nobody("openssl");
+    sign.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);
+    sign.args(["-subj", "/CN=db.invalid", "-keyout"]).arg(&key);
+    run(sign.arg("-out").arg(&certificate));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let rules = data.join("pg_hba.conf");
+    let known = fs::read_to_string(&rules).unwrap();
+    fs::write(
+        &rules,
+        known
+            + "hostssl all all 0.0.0.0/0 scram-sha-256
+",
+    )
+    .unwrap();
+    data
 }
 
 fn programs() -> PathBuf {

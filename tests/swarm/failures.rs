@@ -1,12 +1,10 @@
 //! Releases that fail half-way: the exit code, the report, and what the engine runs afterwards.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use serde_json::Value;
 
 use super::bench::{ARCHITECTURES, Bench, Ran, token};
 use super::files::{self, FRONT, SMALL, STACK};
+use super::registry;
 
 /// A stack that runs version 1, with version 2 to come, which fails; and the release that runs.
 fn running(name: &str, stack: &str) -> Option<(Bench, String)> {
@@ -277,32 +275,16 @@ fn an_image_whose_content_is_gone_when_a_node_pulls_it() {
     bench.write("root/other", "only in this image\n");
     bench.succeed(&["push", "--tag", "two"]);
     // The manifest is there, which is what preflight asks for; what it names is not.
-    let index = registry(&bench, "GET", "manifests/two");
+    let index = registry::get(&bench, "manifests/two");
     let manifest = index["manifests"][0]["digest"].as_str().unwrap();
-    let manifest = registry(&bench, "GET", &format!("manifests/{manifest}"));
+    let manifest = registry::get(&bench, &format!("manifests/{manifest}"));
     let layers = manifest["layers"].as_array().unwrap();
     let layer = layers.last().unwrap()["digest"].as_str().unwrap();
-    registry(&bench, "DELETE", &format!("blobs/{layer}"));
+    registry::remove(&bench, &format!("blobs/{layer}"));
     let ran = bench.skep(&["rollout", "prod", "--tag", "two"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 5
     error: release RELEASE failed at roll api: api.1 failed: No such image: REGISTRY/t-pull/web@sha256:DIGEST; RELEASE runs again
     ");
     undone(&bench, &before, &ran);
-}
-
-/// The answer to a request about the stack's image, if it is JSON.
-fn registry(bench: &Bench, method: &str, path: &str) -> Value {
-    let mut stream = TcpStream::connect(&bench.registry).unwrap();
-    write!(
-        stream,
-        "{method} /v2/{}/web/{path} HTTP/1.0\r\nHost: {}\r\nAccept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json\r\n\r\n",
-        bench.name, bench.registry
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(" 200 ") || head.contains(" 202 "), "{answer}");
-    serde_json::from_str(body).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ mod failures;
 mod files;
 mod operations;
 mod refusals;
+mod registry;
 mod releases;
 mod ssh;
 mod verbs;

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::bench::Bench;
+use super::bench::{ARCHITECTURES, Bench};
 use super::files::SMALL;
+use super::registry;
 
 /// Deploys the stack file the way a script would: with docker's own program, a secret that it versioned, and images by
 /// digest.
@@ -244,6 +245,61 @@ fn credentials_that_nodes_pull_with_are_renewed_without_a_restart() {
         tasks,
         "nothing was restarted"
     );
+}
+
+#[test]
+fn an_image_of_somebody_else_is_what_the_lock_file_says() {
+    let Some(bench) = Bench::new("t-lock", SMALL) else {
+        return;
+    };
+    let push = |version: &str| {
+        bench.write("root/version", version);
+        let pushed = bench.json(&["push", "--tag", version]);
+        pushed["pushed"]["web"]["digest"].as_str().unwrap().to_owned()
+    };
+    let first = push("one");
+    let image = format!("{}/t-lock/web:seven", bench.registry);
+    registry::tag(&bench, "one", "seven");
+    bench.edit_stack("image: web", &format!("image: {image}"));
+    insta::assert_snapshot!(bench.skep(&["release", "prod"]).failure(), @"
+    exit 7
+    error: `prod` is left as it is: 1 finding blocks it; `skep lint prod` says why
+    stack.yml:4:5: mutable-image: `REGISTRY/t-lock/web:seven` may be another image tomorrow; run `skep lock`, which writes down what it is today, or write the name of a target that builds it
+    ");
+    let said = bench.masked(&bench.succeed(&["lock"]));
+    insta::assert_snapshot!(said, @"
+    images.lock
+      REGISTRY/t-lock/web:seven: new → sha256:DIGEST
+    ");
+    assert_eq!(bench.succeed(&["lock"]), "");
+    let id = bench.release("1");
+    let runs = || {
+        let specs = bench.engine.specs("t-lock");
+        specs["t-lock_api"]["TaskTemplate"]["ContainerSpec"]["Image"].clone()
+    };
+    assert_eq!(runs(), json!(format!("{image}@{first}")));
+    // Somebody moves the tag, and nothing happens before it is locked again.
+    let second = push("two");
+    registry::tag(&bench, "two", "seven");
+    let again = bench.json(&["release", "prod"]);
+    assert_eq!(
+        (&again["changed"], &again["release"]),
+        (&json!(false), &json!(id))
+    );
+    let said = bench.masked(&bench.succeed(&["lock"]));
+    insta::assert_snapshot!(said, @"
+    images.lock
+      REGISTRY/t-lock/web:seven: sha256:DIGEST → sha256:DIGEST
+    ");
+    bench.release("2");
+    assert_eq!(runs(), json!(format!("{image}@{second}")));
+    // The lint knows what the lock file knows of platforms.
+    let file = std::fs::read_to_string(bench.project().join("images.lock")).unwrap();
+    bench.write("images.lock", &file.replace(ARCHITECTURES[0], ARCHITECTURES[1]));
+    let refused = bench.skep(&["rollout", "prod"]);
+    assert_eq!(refused.code, 7, "{}", refused.stderr);
+    assert!(refused.stderr.contains("platforms"), "{}", refused.stderr);
+    bench.settled("2");
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What is refused before anything that runs is touched: the exit code, the report, and that nothing was.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::bench::{Bench, token};
 use super::engine::Versions;
 use super::files::SMALL;
+use super::registry;
 
 /// Versions of everything but the lock.
 fn untouched(bench: &Bench) -> Versions {
@@ -26,19 +25,6 @@ fn refused(bench: &Bench, arguments: &[&str]) -> String {
     ran.failure()
 }
 
-/// Removes a manifest from the registry.
-fn forget(registry: &str, repository: &str, digest: &str) {
-    let mut stream = TcpStream::connect(registry).unwrap();
-    write!(
-        stream,
-        "DELETE /v2/{repository}/manifests/{digest} HTTP/1.0\r\nHost: {registry}\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains(" 202 "), "{answer}");
-}
-
 #[test]
 fn an_image_that_the_registry_lost() {
     let Some(bench) = Bench::new("t-lost", SMALL) else {
@@ -48,7 +34,8 @@ fn an_image_that_the_registry_lost() {
     let image = bench.newest()["release"]["images"]["web"].clone();
     bench.write("root/other", "other\n");
     bench.release("2");
-    forget(&bench.registry, "t-lost/web", image["digest"].as_str().unwrap());
+    let digest = image["digest"].as_str().unwrap();
+    registry::remove(&bench, &format!("manifests/{digest}"));
     let report = refused(&bench, &["rollout", "prod", "--release", &first]);
     insta::assert_snapshot!(report, @"
     exit 4

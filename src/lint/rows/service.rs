@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::lint::{Found, Inputs};
+use crate::project::is_tag;
 use crate::rootfs::Config;
 use crate::stack::{HealthCheck, HealthTest, Mode, MountSource, Service, Span};
 
@@ -22,16 +23,16 @@ const SOCKETS: &[&str] = &[
     "/var/run/podman/podman.sock",
 ];
 
-/// What a recipe does not build is named by its digest. A target's name has neither `/` nor `:`.
+/// What a recipe does not build is named by its digest, or `images.lock` has it.
 pub(crate) fn mutable_image(inputs: &Inputs<'_>, found: &mut Found<'_>) {
     for (name, service) in &inputs.reading.stack.services {
         let image = &service.image;
-        if image.contains(['/', ':']) && !image.contains('@') {
+        if is_tag(image) {
             found.of_service(
                 name,
                 "image",
                 format!("`{image}` may be another image tomorrow"),
-                "write its digest, `…@sha256:…`, or the name of a target that builds it",
+                "run `skep lock`, which writes down what it is today, or write the name of a target that builds it",
             );
         }
     }

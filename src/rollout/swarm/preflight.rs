@@ -9,7 +9,7 @@ use bollard::models::{
 use super::{Swarm, error, wanted};
 use crate::digest::Digest;
 use crate::docker::Inventory;
-use crate::registry::{self, Reference};
+use crate::registry::{self, Reference, Repository};
 use crate::release::ReleasedImage;
 use crate::rollout::history::Record;
 use crate::rollout::target::{Error, Fault, Observed, Problem};
@@ -174,8 +174,10 @@ impl Swarm {
             .build()
             .map_err(|error| failed(format!("no thread for the network: {error}")))?;
         for image in images.values() {
-            let (Ok(repository), Ok(digest)) = (image.repository.parse(), Digest::from_oci(&image.digest, 0))
-            else {
+            let (Ok((repository, _)), Ok(digest)) = (
+                Repository::of_image(&image.repository),
+                Digest::from_oci(&image.digest, 0),
+            ) else {
                 to.push(Problem::user(format!(
                     "`{}` is no image of a registry",
                     image.reference()

@@ -98,7 +98,8 @@ pub(super) fn has_health_check(spec: &ServiceSpec) -> bool {
 /// Where a service's image is.
 pub(super) fn repository(spec: &ServiceSpec) -> Option<Repository> {
     let container = spec.task_template.as_ref()?.container_spec.as_ref()?;
-    container.image.as_ref()?.split('@').next()?.parse().ok()
+    let (repository, _) = Repository::of_image(container.image.as_ref()?).ok()?;
+    Some(repository)
 }
 
 fn label<'a>(spec: &'a ServiceSpec, name: &str) -> Option<&'a String> {
