@@ -4,6 +4,7 @@
 mod images;
 mod lints;
 mod operations;
+mod outside;
 mod pins;
 mod place;
 mod plan;

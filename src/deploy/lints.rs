@@ -12,7 +12,7 @@ use super::{Deployment, Error};
 use crate::build;
 use crate::lint::{self, Inputs, Level, Report};
 use crate::release::ReleasedImage;
-use crate::rollout::{self, Source, Swarm};
+use crate::rollout::{self, Source};
 use crate::rootfs::Config;
 use crate::source;
 use crate::stack::Stack;
@@ -36,14 +36,24 @@ impl<'a> Judge<'a> {
 
     /// Refuses what is wrong whatever the images are, before any is built.
     pub(super) fn before_images(&self) -> Result<(), Error> {
-        let report = self.report(&BTreeMap::new(), &BTreeMap::new(), self.target(), None)?;
+        let report = self.report(
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+            self.target(),
+            &Seen::default(),
+        )?;
         self.refuse(&report)
     }
 
     /// What is wrong whatever the images are.
     pub(super) fn files(&self) -> Result<Vec<lint::Finding>, Error> {
         Ok(self
-            .report(&BTreeMap::new(), &BTreeMap::new(), self.target(), None)?
+            .report(
+                &BTreeMap::new(),
+                &BTreeMap::new(),
+                self.target(),
+                &Seen::default(),
+            )?
             .findings)
     }
 
@@ -51,10 +61,11 @@ impl<'a> Judge<'a> {
     pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
         let (pull, nodes) = match &self.deployment.place {
             Place::Preview(_) => (true, None),
-            Place::Swarm(swarm) => (false, Some(nodes(swarm)?)),
+            Place::Swarm(swarm) => (false, Some(nodes(&swarm.nodes()?))),
         };
+        let seen = Seen { nodes, outside: None };
         let configs = self.deployment.configs(&self.source.reading.stack, images, pull);
-        let report = self.report(images, &configs, self.target(), nodes.as_deref())?;
+        let report = self.report(images, &configs, self.target(), &seen)?;
         for finding in report.of(Level::Warn) {
             self.deployment.setting.events.warn(finding.to_string());
         }
@@ -70,7 +81,7 @@ impl<'a> Judge<'a> {
         released: &BTreeMap<String, ReleasedImage>,
         images: &BTreeMap<String, Config>,
         target: lint::Target,
-        nodes: Option<&[lint::Node]>,
+        seen: &Seen,
     ) -> Result<Report, Error> {
         let today = Utc::now().date_naive();
         let known = released.iter().filter(|(_, image)| !image.platforms.is_empty());
@@ -85,7 +96,8 @@ impl<'a> Judge<'a> {
             given: &self.source.given,
             images,
             platforms: &platforms.collect(),
-            nodes,
+            nodes: seen.nodes.as_deref(),
+            outside: seen.outside.as_ref(),
             tracked: self.tracked.as_ref(),
             target,
             // Each fits until the year 65536.
@@ -109,9 +121,17 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// What was asked of a Swarm, as far as somebody asked.
+#[derive(Default)]
+struct Seen {
+    nodes: Option<Vec<lint::Node>>,
+    outside: Option<lint::Outside>,
+}
+
 /// The nodes of a Swarm, as lints know them.
-fn nodes(swarm: &Swarm) -> Result<Vec<lint::Node>, Error> {
-    let node = |node: models::Node| {
+fn nodes(nodes: &[models::Node]) -> Vec<lint::Node> {
+    let node = |node: &models::Node| {
+        let node = node.clone();
         let spec = node.spec.unwrap_or_default();
         let about = node.description.unwrap_or_default();
         let platform = about.platform.unwrap_or_default();
@@ -128,29 +148,28 @@ fn nodes(swarm: &Swarm) -> Result<Vec<lint::Node>, Error> {
             drained: spec.availability != Some(models::NodeSpecAvailabilityEnum::ACTIVE),
         }
     };
-    Ok(swarm.nodes()?.into_iter().map(node).collect())
+    nodes.iter().map(node).collect()
 }
 
 impl Deployment<'_> {
     /// What lints find in the environment's files, and in the images of its newest release as far as the store has
-    /// them; for `target`, or for what the environment is. Asks no registry, and builds nothing.
+    /// them; for `target`, or for what the environment is. Asks no registry, and builds nothing; it does look at how a
+    /// Swarm's machines answer to strangers, which takes seconds.
     pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
         let project = &self.setting.project;
         let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
         let newest = self.target().history()?.into_iter().next();
-        let images = newest.map(|record| record.release.images).unwrap_or_default();
+        let mut images = newest.map(|record| record.release.images).unwrap_or_default();
+        images.extend(source.pinned.clone());
         let configs = self.configs(&source.reading.stack, &images, false);
         let judge = Judge::new(self, &source)?;
-        let nodes = match (&self.place, target) {
-            (Place::Swarm(swarm), None) => Some(nodes(swarm)?),
-            _ => None,
-        };
-        judge.report(
-            &images,
-            &configs,
-            target.unwrap_or(judge.target()),
-            nodes.as_deref(),
-        )
+        let mut seen = Seen::default();
+        if let (Place::Swarm(swarm), None) = (&self.place, target) {
+            let all = swarm.nodes()?;
+            seen.nodes = Some(nodes(&all));
+            seen.outside = Some(self.outside(swarm, &all)?);
+        }
+        judge.report(&images, &configs, target.unwrap_or(judge.target()), &seen)
     }
 
     /// The configs of a stack's images, by what it calls them, as far as they can be had.

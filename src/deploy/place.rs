@@ -73,7 +73,7 @@ fn swarm(
     let managers = environment
         .managers
         .iter()
-        .map(fill)
+        .map(|manager| fill(manager.get_ref()))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Swarm::new(Whereabouts {
         name: rollout::stack_name(project, environment).to_owned(),

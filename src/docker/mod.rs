@@ -14,6 +14,7 @@ mod link;
 mod list;
 mod logs;
 mod objects;
+mod outside;
 mod services;
 mod ssh;
 
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use link::Options;
 pub use logs::{LogLine, LogOptions, Stream};
 pub use objects::{SecretSpec, config_content, data};
+pub use outside::{Sshd, answering, is_here, sshd};
 pub use services::{Inventory, RegistryAuth};
 
 use error::Trouble;

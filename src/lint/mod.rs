@@ -5,6 +5,7 @@
 mod allow;
 mod found;
 mod node;
+mod outside;
 mod rows;
 mod table;
 
@@ -28,6 +29,7 @@ use crate::stack::{Place, Reading, nearest};
 
 use found::Found;
 pub use node::Node;
+pub use outside::{BETWEEN_NODES, Login, Outside, WEB};
 pub use table::LINTS;
 
 /// What a release is to run on.
@@ -115,6 +117,8 @@ pub struct Inputs<'a> {
     pub platforms: &'a BTreeMap<String, BTreeSet<String>>,
     /// The nodes of the swarm; `None` where it was not asked.
     pub nodes: Option<&'a [Node]>,
+    /// How the swarm's machines look from outside; `None` where nobody looked.
+    pub outside: Option<&'a Outside>,
     /// The files that git tracks, from the project's root; `None` where git is not used.
     pub tracked: Option<&'a BTreeSet<PathBuf>>,
     /// Where the release is to run.

@@ -502,3 +502,50 @@ fn pull_credentials() {
     insta::assert_snapshot!(of("2026-12-07"), @"skep.toml:7:42: pull-credentials: the credentials with which nodes pull from `git.example` as `robot` end on 2026-12-07, in 13 days; log in with new ones, write their last day, and roll out: no replica is restarted");
     assert_eq!(of("2026-12-08"), "");
 }
+
+#[test]
+fn what_strangers_see() {
+    let of = |lint: &str, toml: &str, outside: Outside| {
+        let case = Case {
+            outside: Some(outside),
+            ..Case::new("services: {api: {image: api}}", toml)
+        };
+        case.of(lint)
+    };
+    let login = |user: &str, port: u16, guessable: bool| Login {
+        index: 1,
+        user: user.to_owned(),
+        port,
+        guessable,
+    };
+    let managers = "managers = [\"unix:///run/docker.sock\", \"ssh://node-1\"]\n";
+    let by = |login: Login| Outside {
+        managers: vec![login],
+        ..Outside::default()
+    };
+    insta::assert_snapshot!(of("manager-ssh", managers, by(login("root", 22, true))), @"
+    skep.toml:6:40: manager-ssh: the sshd of `ssh://node-1` takes passwords, which can be guessed; write `PasswordAuthentication no` and `KbdInteractiveAuthentication no` in its sshd_config
+    skep.toml:6:40: manager-ssh: skep logs in to `ssh://node-1` as `root`; make a user there who may use the engine's socket, and `PermitRootLogin no`
+    skep.toml:6:40: manager-ssh: the sshd of `ssh://node-1` is on port 22, where everybody tries; give it another `Port`, or let only known addresses come to it
+    ");
+    assert_eq!(of("manager-ssh", managers, by(login("deploy", 2222, false))), "");
+    let open = || Outside {
+        open: [
+            ("node-1", 2377),
+            ("node-1", 443),
+            ("node-1", 7946),
+            ("node-2", 80),
+        ]
+        .map(|(node, port)| (node.to_owned(), port))
+        .into(),
+        names: vec![("api.example".to_owned(), "node-2".to_owned())],
+        ..Outside::default()
+    };
+    insta::assert_snapshot!(of("node-ports", "", open()), @"deploy/stack.yml:1:1: node-ports: the node `node-1` answers this machine on port 2377 and 7946, which is for other nodes only; let its firewall drop 2377/tcp, 7946/tcp, 7946/udp and 4789/udp of everybody else");
+    insta::assert_snapshot!(of("past-the-edge", "rules = {edge = true}", open()), @"
+    deploy/stack.yml:1:1: past-the-edge: the node `node-1` answers this machine on port 443, past the edge; let its firewall drop what does not come from the edge's addresses
+    deploy/stack.yml:1:1: past-the-edge: the node `node-2` answers this machine on port 80, past the edge; let its firewall drop what does not come from the edge's addresses
+    deploy/stack.yml:1:1: past-the-edge: `api.example` leads to the node `node-2`, past the edge; let the name lead to the edge, which hides where the nodes are
+    ");
+    assert_eq!(of("past-the-edge", "", open()), "");
+}

@@ -2,7 +2,7 @@
 //! the two.
 
 use super::Level::{Block, Warn};
-use super::rows::{attest, counts, environment, files, nodes, secrets, service};
+use super::rows::{attest, counts, environment, files, nodes, outside, secrets, service};
 use super::{Level, Lint};
 
 const ALWAYS: Option<Level> = Some(Block);
@@ -199,5 +199,26 @@ pub static LINTS: &[Lint] = &[
         preview: NEVER,
         swarm: WARNS,
         check: attest::pull_credentials,
+    },
+    Lint {
+        name: "manager-ssh",
+        reason: "whoever gets into a manager has every secret and every node",
+        preview: NEVER,
+        swarm: WARNS,
+        check: outside::manager_ssh,
+    },
+    Lint {
+        name: "node-ports",
+        reason: "a node that takes strangers for nodes may be joined, listened to or told what to run",
+        preview: NEVER,
+        swarm: WARNS,
+        check: outside::node_ports,
+    },
+    Lint {
+        name: "past-the-edge",
+        reason: "whoever finds the nodes comes past whatever the edge keeps away",
+        preview: NEVER,
+        swarm: WARNS,
+        check: outside::past_the_edge,
     },
 ];

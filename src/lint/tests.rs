@@ -18,6 +18,7 @@ pub(super) struct Case<'a> {
     /// Of the image of each service that has one.
     pub platforms: &'a [(&'a str, &'a str)],
     pub nodes: Option<&'a [Node]>,
+    pub outside: Option<Outside>,
     /// Variables of `prod.env`, one a line.
     pub given: &'a [&'a str],
     pub tracked: Option<&'a [&'a str]>,
@@ -32,6 +33,7 @@ impl<'a> Case<'a> {
             images: BTreeMap::new(),
             platforms: &[],
             nodes: None,
+            outside: None,
             given: &[],
             tracked: None,
         }
@@ -77,6 +79,7 @@ impl<'a> Case<'a> {
             images: &self.images,
             platforms: &platforms,
             nodes: self.nodes,
+            outside: self.outside.as_ref(),
             tracked: tracked.as_ref(),
             target: self.target,
             today: "2026-11-24"

@@ -40,7 +40,7 @@ pub struct Environment {
     /// Where a Swarm's managers are, tried in turn: `unix:///…` or `ssh://[user@]host[:port]`, with `${…}` of the
     /// environment's files. The engine of this machine if absent.
     #[serde(default)]
-    pub managers: Vec<String>,
+    pub managers: Vec<toml::Spanned<String>>,
     /// The id of the Swarm; any other is refused. What was seen first counts if absent.
     #[serde(default)]
     pub cluster: Option<String>,

@@ -22,6 +22,8 @@ pub struct Rules {
     pub boot: BTreeMap<String, Span>,
     /// How long every service has between the stop signal and the kill, at least.
     pub stop_grace: Option<Span>,
+    /// Whether something stands before the nodes that all requests from outside go through.
+    pub edge: bool,
     /// What somebody made sure of, by a name such as `restore_tested`.
     pub attest: BTreeMap<String, Attestation>,
 }

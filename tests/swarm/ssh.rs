@@ -102,6 +102,13 @@ fn the_same_by_ssh_past_a_manager_that_is_dead() {
         String::from_utf8_lossy(&environment).contains(&store)
     });
     assert_eq!(left.count(), 0);
+    // What its sshd offers to strangers is told; the tests' own takes no passwords.
+    let found = bench.succeed(&["lint", "prod"]);
+    assert!(found.contains("as `root`"), "{found}");
+    assert!(
+        !found.contains("passwords") && !found.contains("node-ports"),
+        "{found}"
+    );
     // By the way that it is not known for, a host's key is not taken for granted.
     bench.set("PATH", &std::env::var("PATH").unwrap());
     bench.configure_all(&[&address], "", "token = { env = \"TOKEN\" }");

@@ -46,7 +46,10 @@ pub(crate) fn unread_variable(inputs: &Inputs<'_>, found: &mut Found<'_>) {
     let Environment {
         managers, addresses, ..
     } = inputs.environment;
-    let filled = managers.iter().chain(addresses.values());
+    let filled = managers
+        .iter()
+        .map(toml::Spanned::get_ref)
+        .chain(addresses.values());
     let mut read = inputs.reading.variables.clone();
     read.extend(filled.flat_map(|text| stack::variables(text)));
     for (name, place) in inputs.given.iter().filter(|(name, _)| !read.contains(*name)) {

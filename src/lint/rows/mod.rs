@@ -5,6 +5,7 @@ pub(super) mod counts;
 pub(super) mod environment;
 pub(super) mod files;
 pub(super) mod nodes;
+pub(super) mod outside;
 pub(super) mod secrets;
 pub(super) mod service;
 

@@ -112,6 +112,11 @@ impl Swarm {
         &self.about.name
     }
 
+    /// Where its managers are.
+    pub fn managers(&self) -> &[Address] {
+        &self.managers
+    }
+
     /// The Swarm's nodes.
     pub fn nodes(&self) -> Result<Vec<bollard::models::Node>, Error> {
         self.engine()?.nodes().map_err(error)
