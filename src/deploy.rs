@@ -274,7 +274,7 @@ impl<'a> Deployment<'a> {
 
     /// Makes the environment run `images`, with the configuration as it is now.
     pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
-        let (record, contents) = self.prepare(images)?;
+        let (record, contents) = self.or_tell(None, || self.prepare(images))?;
         let id = record.release.id.clone();
         self.told(Some(&id), |setting| Rollout::run(setting, record, &contents))
     }
@@ -282,6 +282,12 @@ impl<'a> Deployment<'a> {
     /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
     /// where it is; if the earlier release ran on another one, that is refused unless `across` says that it is meant.
     pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
+        let record = self.or_tell(id, || self.earlier(id, across))?;
+        let id = record.release.id.clone();
+        self.told(Some(&id), |setting| Rollout::back(setting, record))
+    }
+
+    fn earlier(&self, id: Option<&ReleaseId>, across: bool) -> Result<Record, Error> {
         let history = self.target().history()?;
         let record = match id {
             Some(id) => self.kept(id)?,
@@ -312,9 +318,7 @@ impl<'a> Deployment<'a> {
                 ran,
             });
         }
-        let record = self.without_revoked(record, &history)?;
-        let id = record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::back(setting, record))
+        self.without_revoked(record, &history)
     }
 
     /// Gives lines of logs to `each`, until there are no more, or with `follow` until interrupted.
@@ -369,27 +373,46 @@ impl<'a> Deployment<'a> {
         let began = Instant::now();
         self.within(|setting| {
             let result = run(setting);
-            let about = rollout::About {
-                project: &self.setting.project.config.project.name,
-                environment: &self.name,
-                release,
-                by: &self.asker.by,
-                at: Utc::now(),
-                took: began.elapsed(),
-            };
-            let notice = rollout::Notice::new(&about, &result);
-            let warnings = rollout::notify(
-                &self.environment.notify,
-                &self.setting.project.root,
-                self.asker.variable,
-                &notice,
-                &self.setting.cancel,
-            );
-            warnings
-                .into_iter()
-                .for_each(|warning| self.setting.events.warn(warning));
+            self.tell(&rollout::Notice::new(&self.about(release, began), &result));
             Ok(result?)
         })
+    }
+
+    /// What comes before a rollout; whoever is to know is told if there will be none.
+    fn or_tell<T>(
+        &self,
+        release: Option<&ReleaseId>,
+        before: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        before().inspect_err(|error| {
+            let about = self.about(release, began);
+            self.tell(&rollout::Notice::refused(&about, error.to_string()));
+        })
+    }
+
+    fn about<'b>(&'b self, release: Option<&'b ReleaseId>, began: Instant) -> rollout::About<'b> {
+        rollout::About {
+            project: &self.setting.project.config.project.name,
+            environment: &self.name,
+            release,
+            by: &self.asker.by,
+            at: Utc::now(),
+            took: began.elapsed(),
+        }
+    }
+
+    fn tell(&self, notice: &rollout::Notice) {
+        let (root, cancel) = (&self.setting.project.root, &self.setting.cancel);
+        let warnings = rollout::notify(
+            &self.environment.notify,
+            root,
+            self.asker.variable,
+            notice,
+            cancel,
+        );
+        let warn = |warning| self.setting.events.warn(warning);
+        warnings.into_iter().for_each(warn);
     }
 
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {

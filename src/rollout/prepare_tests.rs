@@ -154,7 +154,7 @@ fn what_is_generated_is_made_anew_only_when_the_target_lost_it() {
 fn a_file_that_is_missing_is_made_of_its_example() {
     let bench = Bench::new(&[("key.txt.example", "put it here\n")]);
     fs::remove_file(bench.directory.path().join("key.txt")).unwrap();
-    let made = "`DIR/key.txt` did not exist, and was made of its example; fill it in, and run this again";
+    let made = "`key.txt` did not exist, and was made of its example; fill it in, and run this again";
     assert_eq!(bench.error(), made);
     let path = bench.directory.path().join("key.txt");
     assert_eq!(fs::read(&path).unwrap(), b"put it here\n");
@@ -169,8 +169,8 @@ fn what_is_wrong_says_where_and_what_helps() {
         fs::remove_file(bench.directory.path().join(path)).unwrap();
         bench.error()
     };
-    assert_eq!(without("key.txt"), "`DIR/key.txt` does not exist");
-    assert_eq!(without("deploy/here.env"), "`DIR/deploy/here.env` does not exist");
+    assert_eq!(without("key.txt"), "`key.txt` does not exist");
+    assert_eq!(without("deploy/here.env"), "`deploy/here.env` does not exist");
     let with = |path: &str, text: &str| Bench::new(&[(path, text)]).error();
     assert_eq!(with("key.txt", "\n"), "the secret `key` is empty");
     assert_eq!(
@@ -242,7 +242,7 @@ fn all_files_that_are_missing_are_made_at_once() {
     }
     assert_eq!(
         bench.error(),
-        "4 files did not exist, and were made of their examples; fill them in, and run this again:\n    `DIR/deploy/here.env`\n    `DIR/more.env`\n    `DIR/key.txt`\n    `DIR/deploy/site.json`"
+        "4 files did not exist, and were made of their examples; fill them in, and run this again:\n    `deploy/here.env`\n    `more.env`\n    `key.txt`\n    `deploy/site.json`"
     );
     assert!(files.iter().all(there));
     bench.prepare().unwrap();

@@ -42,16 +42,17 @@ pub fn read_stack(
         _ => None,
     });
     let named = environment.env_files.iter().chain(secrets);
-    let mut made = make_missing(named.map(|path| project.root.join(path)), MAX_FILE)?;
+    let root = &project.root;
+    let mut made = make_missing(root, named.cloned(), MAX_FILE)?;
     match read(project, environment, variable) {
         Ok(source) => {
             let stack = &source.reading.stack;
             let files = stack.secrets.values().chain(stack.configs.values());
             let files = files.filter_map(|object| match &object.content {
-                Content::File(path) => Some(beside_stack(project, environment, path)),
+                Content::File(path) => Some(beside_stack(environment, path)),
                 _ => None,
             });
-            made.extend(make_missing(files, MAX_CONTENT)?);
+            made.extend(make_missing(root, files, MAX_CONTENT)?);
             match made.is_empty() {
                 true => Ok(source),
                 false => Err(Error::Made(made)),
@@ -80,7 +81,7 @@ fn read(
         });
         return Err(Error::Missing(missing.collect()));
     }
-    let text = text_of(&project.root.join(&environment.stack))?;
+    let text = text_of(&project.root, &environment.stack)?;
     let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
     let mut reading = stack::read(&text, &environment.stack, &lookup, &files)?;
     let pinned = pin(
@@ -121,10 +122,14 @@ pub fn image_tags(
 ) -> Result<BTreeSet<String>, Error> {
     let mut values = BTreeMap::new();
     for file in &environment.env_files {
-        let path = project.root.join(file);
-        let path = if path.exists() { path } else { example_of(&path) };
-        if path.exists() {
-            let given = variables::parse(&text_of(&path)?, file).map_err(Error::User)?;
+        let there = |path: &Path| project.root.join(path).exists();
+        let path = if there(file) {
+            file.clone()
+        } else {
+            example_of(file)
+        };
+        if there(&path) {
+            let given = variables::parse(&text_of(&project.root, &path)?, &path).map_err(Error::User)?;
             values.extend(given.into_iter().map(|(name, (value, _))| (name, value)));
         }
     }
@@ -135,7 +140,7 @@ pub fn image_tags(
             .or_else(|| variable(name))
             .or_else(|| Some("0".to_owned()))
     };
-    let text = text_of(&project.root.join(&environment.stack))?;
+    let text = text_of(&project.root, &environment.stack)?;
     let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
     let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
     let images = reading.stack.services.into_values().map(|service| service.image);
@@ -193,8 +198,7 @@ fn variables_of(project: &Project, environment: &Environment) -> Result<Given, E
         );
     }
     for file in &environment.env_files {
-        let path = project.root.join(file);
-        let text = text_of(&path)?;
+        let text = text_of(&project.root, file)?;
         let file: Arc<Path> = Arc::from(file.as_path());
         for (name, (value, line)) in variables::parse(&text, &file).map_err(Error::User)? {
             let place = Place {
@@ -221,13 +225,13 @@ fn home_of(project: &Project, environment: &Environment, name: &str) -> Option<P
     files.iter().find(has).or(files.first()).cloned()
 }
 
-/// Paths in a stack file begin at its directory.
-pub(super) fn beside_stack(project: &Project, environment: &Environment, path: &str) -> PathBuf {
+/// Paths in a stack file begin at its directory; from the project's root.
+pub(super) fn beside_stack(environment: &Environment, path: &str) -> PathBuf {
     let directory = environment.stack.parent().unwrap_or(Path::new(""));
-    project.root.join(directory).join(path)
+    directory.join(path)
 }
 
-fn text_of(path: &Path) -> Result<String, Error> {
-    let bytes = content_of(path, MAX_FILE)?;
+fn text_of(root: &Path, path: &Path) -> Result<String, Error> {
+    let bytes = content_of(root, path, MAX_FILE)?;
     String::from_utf8(bytes).map_err(|_| Error::User(format!("`{}` is not UTF-8", path.display())))
 }

@@ -144,7 +144,7 @@ fn p0_2_unset_values_are_refused_and_missing_files_made_of_their_examples() {
         "secrets/postgres_password.txt",
         "secrets/apns_auth_key.p8",
     ] {
-        assert!(text.contains(&format!("/deploy/{file}`")), "{text}");
+        assert!(text.contains(&format!("`deploy/{file}`")), "{text}");
         assert!(checkout.project().join("deploy").join(file).exists(), "{file}");
     }
     let second = skep(&checkout, &["release", "prod"]);

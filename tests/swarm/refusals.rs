@@ -66,16 +66,25 @@ fn a_secret_that_is_missing() {
         return;
     };
     let managers = bench.engine.address.clone();
-    bench.configure_all(&[&managers], "", "token = { file = \"token.txt\" }");
+    let tell = r#"notify = [{ command = ["sh", "-c", "cat > told.json"] }]"#;
+    bench.configure_all(&[&managers], tell, "token = { file = \"token.txt\" }");
     insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
     exit 2
-    error: `BENCH/project/token.txt` does not exist
+    error: `token.txt` does not exist
     ");
     bench.nothing_is_there();
+    // Whoever is to know of releases hears of one that did not begin.
+    let told = std::fs::read_to_string(bench.project().join("told.json")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["outcome"], &told["changed"]),
+        (&"refused".into(), &false.into())
+    );
+    assert_eq!(told["reason"], "`token.txt` does not exist");
     bench.write("token.txt.example", "write the token here\n");
     insta::assert_snapshot!(refused(&bench, &["release", "prod"]), @"
     exit 2
-    error: `BENCH/project/token.txt` did not exist, and was made of its example; fill it in, and run this again
+    error: `token.txt` did not exist, and was made of its example; fill it in, and run this again
     ");
     bench.nothing_is_there();
     bench.write("token.txt", "1\n");
