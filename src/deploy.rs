@@ -8,9 +8,10 @@ mod outside;
 mod pins;
 mod place;
 mod plan;
+mod revisions;
 mod secrets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +83,19 @@ pub enum Error {
         /// The tag.
         tag: Tag,
     },
+    /// Images under one tag that are of several revisions.
+    #[error(
+        "the images under `{}` are of no one revision: {}; push all of one under that tag, or give another", .tag.as_str(), mixture(.revisions)
+    )]
+    Mixture {
+        /// The tag.
+        tag: Tag,
+        /// Revisions of each image, by its target.
+        revisions: BTreeMap<String, BTreeSet<String>>,
+    },
+    /// Where an image is does not make sense.
+    #[error(transparent)]
+    Address(#[from] registry::AddressError),
     /// Nothing was ever released there.
     #[error("nothing was released to `{environment}` yet; run `skep release {environment}`")]
     NoRelease {
@@ -182,6 +196,22 @@ pub enum Error {
         /// The release.
         id: ReleaseId,
     },
+}
+
+/// Revisions that are said of each image.
+const SAID: usize = 3;
+
+fn mixture(revisions: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let one = |(name, of): (&String, &BTreeSet<String>)| {
+        let mut said: Vec<&str> = of.iter().take(SAID).map(String::as_str).collect();
+        match of.len() {
+            0 => said.push("unknown"),
+            all if all > SAID => said.push("…"),
+            _ => {}
+        }
+        format!("`{name}` is of {}", said.join(", "))
+    };
+    revisions.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 impl From<rollout::Error> for Error {
@@ -521,7 +551,7 @@ impl<'a> Deployment<'a> {
                 }
                 Ok((self.build(&names)?, vec![revision]))
             }
-            Images::Tagged(tag) => Ok((self.resolve(&names, tag)?, Vec::new())),
+            Images::Tagged(tag) => self.resolve(&names, tag),
             Images::Of(id) => {
                 let release = self.kept(id)?.release;
                 Ok((release.images, release.sources))

@@ -218,15 +218,17 @@ impl From<deploy::Error> for Failure {
                 };
                 Failure::new(kind, error.to_string())
             }
-            error @ (Error::AcrossMigration { .. } | Error::Dirty { .. } | Error::Revoked { .. }) => {
-                Failure::new(Kind::Refused, error.to_string())
-            }
+            error @ (Error::Mixture { .. }
+            | Error::AcrossMigration { .. }
+            | Error::Dirty { .. }
+            | Error::Revoked { .. }) => Failure::new(Kind::Refused, error.to_string()),
             Error::Blocked { ref findings, .. } => {
                 let mut failure = Failure::new(Kind::Refused, error.to_string());
                 failure.details.extend(findings.iter().map(ToString::to_string));
                 failure
             }
             error @ (Error::NoTag { .. }
+            | Error::Address(_)
             | Error::Lint(_)
             | Error::NoEarlier { .. }
             | Error::NoService { .. }

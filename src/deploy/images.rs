@@ -93,12 +93,12 @@ impl Deployment<'_> {
         })
     }
 
-    /// The images that a registry has under `tag` now.
+    /// The images that a registry has under `tag` now, and of which revision they are.
     pub(super) fn resolve(
         &self,
         names: &[String],
         tag: &Tag,
-    ) -> Result<BTreeMap<String, ReleasedImage>, Error> {
+    ) -> Result<(BTreeMap<String, ReleasedImage>, Vec<SourceRevision>), Error> {
         let client = registry::Client::new(settings(self.setting))?;
         let runtime = build::runtime()?;
         let mut images = BTreeMap::new();
@@ -123,7 +123,8 @@ impl Deployment<'_> {
             };
             images.insert(name.clone(), released);
         }
-        Ok(images)
+        let sources = runtime.block_on(self.revision_of(&client, tag, &images))?;
+        Ok((images, sources))
     }
 }
 

@@ -51,6 +51,11 @@ async fn blobs_and_manifests_go_in_and_are_found() {
             );
         }
     }
+    let tags = client.tags(&to, &never()).await.unwrap();
+    let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    assert_eq!(tags, ["v0", "v100", "v1048576", "v70000"]);
+    let nothing: Repository = format!("{}/owner/nothing", server.address()).parse().unwrap();
+    assert_eq!(client.tags(&nothing, &never()).await.unwrap(), []);
     let missing = manifest_of(&Digest::of(b"missing"));
     let refused = client
         .put_manifest(

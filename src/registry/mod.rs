@@ -13,6 +13,7 @@ mod error;
 mod http;
 mod pieces;
 mod serve;
+mod tags;
 mod upload;
 
 pub use address::{Address, AddressError, Name, Reference, Repository, Tag};

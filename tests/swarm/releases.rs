@@ -164,6 +164,45 @@ fn a_change_goes_by_a_canary_and_a_service_that_is_gone_is_removed() {
 }
 
 #[test]
+fn a_tag_is_of_one_revision() {
+    let Some(bench) = Bench::new("t-tag", SMALL) else {
+        return;
+    };
+    let recipe = std::fs::read_to_string(bench.project().join("skep.star")).unwrap();
+    let other = recipe
+        .split_once("image(")
+        .unwrap()
+        .1
+        .replace("\"web\"", "\"other\"");
+    bench.write("skep.star", &format!("{recipe}\nimage({other}"));
+    let service = SMALL
+        .split_once("  api:\n")
+        .unwrap()
+        .1
+        .split_once("\nnetworks:")
+        .unwrap()
+        .0;
+    let service = service.replace("image: web", "image: other");
+    bench.edit_stack("\nnetworks:\n", &format!("\n  side:\n{service}\nnetworks:\n"));
+    let push = |arguments: &[&str]| bench.succeed(&[&["push"], arguments].concat());
+    push(&[]);
+    push(&["web", "--tag", "mixed"]);
+    bench.write("root/more", "more\n");
+    push(&[]);
+    push(&["other", "--tag", "mixed"]);
+    let refused = bench.skep(&["rollout", "prod", "--tag", "mixed"]);
+    assert_eq!(refused.code, 7, "{}", refused.stderr);
+    assert!(refused.stderr.contains("`other` is of "), "{}", refused.stderr);
+    bench.nothing_is_there();
+    push(&["--tag", "whole"]);
+    bench.succeed(&["rollout", "prod", "--tag", "whole"]);
+    bench.settled("1");
+    let sources = bench.newest()["release"]["sources"].clone();
+    let commit = sources[0]["commit"].as_str().unwrap();
+    assert!(bench.newest_id().starts_with(commit), "{sources}");
+}
+
+#[test]
 fn dockers_own_program_is_not_needed() {
     let Some(bench) = Bench::new("t-alone", SMALL) else {
         return;
