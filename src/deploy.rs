@@ -250,6 +250,8 @@ pub enum Images {
     Built,
     /// Those of the newest release of the environment.
     Newest,
+    /// The same for a plan: what that release has not is taken for built when it is needed.
+    Expected,
     /// Those of a release of the environment.
     Of(ReleaseId),
     /// Those that a registry has under a tag.
@@ -556,7 +558,19 @@ impl<'a> Deployment<'a> {
                 let release = self.kept(id)?.release;
                 Ok((release.images, release.sources))
             }
-            Images::Newest => {
+            Images::Expected if matches!(self.place, Place::Swarm(_)) => {
+                let newest = self.target().history()?.into_iter().next();
+                let (known, sources) = newest
+                    .map(|record| (record.release.images, record.release.sources))
+                    .unwrap_or_default();
+                let image = |name: &String| {
+                    let image = known.get(name).cloned();
+                    image.unwrap_or_else(|| ReleasedImage::not_built(self.repository(name)))
+                };
+                let images = names.iter().map(|name| (name.clone(), image(name)));
+                Ok((images.collect(), sources))
+            }
+            Images::Newest | Images::Expected => {
                 let newest = self
                     .target()
                     .history()?

@@ -119,7 +119,24 @@ pub struct ReleasedImage {
     pub platforms: BTreeMap<Platform, String>,
 }
 
+/// What stands for the digest of an image that is planned with before it is built.
+const NOT_BUILT: &str = "not built yet";
+
 impl ReleasedImage {
+    /// An image that will be there, for a plan.
+    pub fn not_built(repository: String) -> ReleasedImage {
+        ReleasedImage {
+            repository,
+            digest: NOT_BUILT.to_owned(),
+            platforms: BTreeMap::new(),
+        }
+    }
+
+    /// Whether there is such an image.
+    pub fn is_built(&self) -> bool {
+        self.digest != NOT_BUILT
+    }
+
     /// `repository@sha256:…`.
     pub fn reference(&self) -> String {
         format!("{}@{}", self.repository, self.digest)

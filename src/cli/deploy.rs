@@ -227,8 +227,11 @@ pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
     if context.offline {
         return super::offline::plan(context, &arguments.environment);
     }
-    let images = arguments.which.images();
-    let is_newest = images == Images::Newest;
+    // A plan is made of what there is, and told before anything was ever released.
+    let (images, is_newest) = match arguments.which.images() {
+        Images::Newest => (Images::Expected, true),
+        images => (images, false),
+    };
     let (proposal, saved) = within(context, &arguments.environment, How::default(), |deployment| {
         deployment.plan(&images)
     })?;

@@ -26,6 +26,9 @@ pub struct SavedPlan {
     environment: String,
     seen: Seen,
     record: Record,
+    /// Images that it cannot be carried out without.
+    #[serde(skip)]
+    not_built: Vec<String>,
 }
 
 /// What the files of an environment say, and nobody else was asked.
@@ -58,12 +61,18 @@ impl Deployment<'_> {
     /// What [`Deployment::rollout`] would change. Touches nothing.
     pub fn plan(&self, images: &Images) -> Result<(Proposal, SavedPlan), Error> {
         let (record, _) = self.prepare(images)?;
+        let images = record.release.images.iter();
+        let not_built = images
+            .filter(|(_, image)| !image.is_built())
+            .map(|(name, _)| name.clone());
+        let not_built = not_built.collect();
         let proposal = self.within(|setting| Ok(Rollout::propose(setting, &record)?))?;
         let saved = SavedPlan {
             format: FORMAT,
             project: self.setting.project.config.project.name.clone(),
             environment: self.name.clone(),
             seen: proposal.seen.clone(),
+            not_built,
             record: match &self.place {
                 Place::Swarm(swarm) => swarm.sealed(&record),
                 Place::Preview(_) => record,
@@ -131,6 +140,15 @@ impl Deployment<'_> {
 impl SavedPlan {
     /// Writes it for nobody else to read: a stack's environment is in it.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        if !self.not_built.is_empty() {
+            return Err(Error::PlanFile {
+                what: format!(
+                    "the plan cannot be kept: no release has `{}` yet; `skep release {}` builds it",
+                    self.not_built.join("`, `"),
+                    self.environment
+                ),
+            });
+        }
         let failed = |error: std::io::Error| Error::PlanFile {
             what: format!("cannot write `{}`: {error}", path.display()),
         };

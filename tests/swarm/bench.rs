@@ -373,6 +373,11 @@ fn masked(text: &str) -> String {
         if bytes.get(..27).is_some_and(is_release) {
             masked += "RELEASE";
             rest = &rest[27..];
+        } else if let Some(digest) = rest.strip_prefix("sha256:") {
+            // Whole, or as many digits as a plan shows.
+            let digits = digest.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+            masked += "sha256:DIGEST";
+            rest = digits;
         } else if bytes.get(..64).is_some_and(is_digest) {
             masked += "DIGEST";
             rest = &rest[64..];

@@ -67,6 +67,29 @@ fn a_stack_that_a_script_deployed_is_taken_over() {
     insta::assert_snapshot!(bench.succeed(&["adopt", "prod"]).replace(&bench.newest_id(), "RELEASE"), @"prod is recorded as RELEASE: api");
     let adopted = bench.newest_id();
     assert_eq!(bench.engine.specs("t-adopt"), before, "nothing is changed");
+    // What the first release will change: only that the image is built here.
+    let plan = bench.masked(&bench.succeed(&["plan", "prod"]));
+    insta::assert_snapshot!(plan, @r#"
+    ~ api: replaced, one replica at a time
+        web sha256:DIGEST → not built yet
+        @@ -6,12 +6,10 @@
+         healthCheck.Test: ["CMD","busybox","true"]
+         healthCheck.Timeout: "5s"
+        -image: "REGISTRY/t-adopt/web@sha256:DIGEST"
+        -labels.com.docker.stack.image: "REGISTRY/t-adopt/web@sha256:DIGEST"
+        +image: "REGISTRY/t-adopt/web@not built yet"
+        +labels.com.docker.stack.image: "REGISTRY/t-adopt/web@not built yet"
+         labels.com.docker.stack.namespace: "t-adopt"
+         mode.Replicated.Replicas: 1
+         networks[0].Aliases: ["api"]
+         networks[0].Target: "t-adopt_inner"
+        -placement.Platforms[0].Architecture: "amd64"
+        -placement.Platforms[0].OS: "linux"
+         resources.Limits.MemoryBytes: "32 MiB"
+         restartPolicy.Delay: "100ms"
+    1. roll api
+    2. settle api
+    "#);
     insta::assert_snapshot!(bench.skep(&["adopt", "prod"]).failure(), @"
     exit 2
     error: `prod` has release RELEASE already; there is nothing to adopt

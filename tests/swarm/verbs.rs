@@ -32,10 +32,38 @@ fn a_plan_of_a_change() {
     let Some(bench) = Bench::new("t-diff", SMALL) else {
         return;
     };
-    insta::assert_snapshot!(bench.skep(&["plan", "prod"]).failure(), @"
+    // Before anything was released, too.
+    insta::assert_snapshot!(bench.masked(&bench.succeed(&["plan", "prod"])), @r#"
+    + api: new
+        web nothing → not built yet
+        @@ -0,0 +1,18 @@
+        +command: ["/work"]
+        +endpointSpec.Mode: "dnsrr"
+        +env.SCHEMA: "1"
+        +env.VERSION: "1"
+        +healthCheck.Interval: "300ms"
+        +healthCheck.Test: ["CMD","busybox","true"]
+        +healthCheck.Timeout: "5s"
+        +image: "REGISTRY/t-diff/web@not built yet"
+        +labels.com.docker.stack.image: "REGISTRY/t-diff/web@not built yet"
+        +labels.com.docker.stack.namespace: "t-diff"
+        +mode.Replicated.Replicas: 1
+        +networks[0].Aliases: ["api"]
+        +networks[0].Target: "t-diff_inner"
+        +resources.Limits.MemoryBytes: "32 MiB"
+        +restartPolicy.Delay: "100ms"
+        +secrets: ["t-diff_token_RELEASE → token"]
+        +stopGracePeriod: "1s"
+        +updateConfig.Monitor: "500ms"
+    1. secret t-diff_token_RELEASE, network t-diff_inner
+    2. roll api
+    3. settle api
+    "#);
+    insta::assert_snapshot!(bench.skep(&["plan", "prod", "--out", "plan.json"]).failure(), @"
     exit 2
-    error: nothing was released to `prod` yet; run `skep release prod`
+    error: the plan cannot be kept: no release has `web` yet; `skep release prod` builds it
     ");
+    bench.nothing_is_there();
     bench.release("1");
     let before = bench.engine.versions("t-diff");
     bench.set("VERSION", "2");

@@ -160,7 +160,7 @@ impl Swarm {
             .release
             .images
             .values()
-            .filter(|image| !runs.contains(image.digest.as_str()))
+            .filter(|image| image.is_built() && !runs.contains(image.digest.as_str()))
             .map(|image| (image.digest.as_str(), image))
             .collect();
         if images.is_empty() {
