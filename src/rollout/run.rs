@@ -491,12 +491,7 @@ fn endpoint(target: &dyn Target, service: &str, record: &Record) -> Result<Optio
 
 /// Remembers since when replicas have no node.
 fn note_unplaced(observed: &Observed, since: &mut BTreeMap<String, Instant>) {
-    // What is on its way out may be all that the others wait for.
-    let settled = observed
-        .services
-        .values()
-        .filter(|service| !service.tasks.iter().any(|task| task.state == State::Stopping));
-    let tasks = settled.flat_map(|service| &service.tasks);
+    let tasks = observed.services.values().flat_map(|service| &service.tasks);
     let names: BTreeSet<&String> = tasks
         .filter(|task| task.state == State::Unplaced)
         .map(|task| &task.name)

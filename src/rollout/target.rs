@@ -391,7 +391,7 @@ pub enum State {
     Unhealthy,
     /// It ended by itself, and is waited with before it is started again.
     Backoff,
-    /// No node can take it; believed after a moment.
+    /// No node can take it, and none will when others have left; believed after a moment.
     Unplaced,
     /// It ended or could not start, and is not started again.
     Failed,

@@ -130,6 +130,9 @@ impl Swarm {
             };
             self.slot(&of, &own, &tasks, names, &mut replicas, &mut ended);
         }
+        if replicas.iter().any(|replica| replica.state == State::Stopping) {
+            replicas.iter_mut().for_each(give_time);
+        }
         let count = wanted::replicas(spec).unwrap_or_else(|| replicas.len().max(1) as u32);
         let alive = replicas
             .iter()
@@ -400,6 +403,19 @@ fn placing(err: &str, spec: &models::ServiceSpec) -> String {
     }
 }
 
+/// A replica without a node is only late while others leave, if what it lacks is what they still have.
+fn give_time(replica: &mut Replica) {
+    const SIGNS: [&str; 3] = [
+        "insufficient resources",
+        "host-mode port",
+        "max replicas per node",
+    ];
+    let why = replica.reason.as_deref().unwrap_or_default();
+    if replica.state == State::Unplaced && SIGNS.iter().any(|sign| why.contains(sign)) {
+        replica.state = State::Starting;
+    }
+}
+
 fn node_name(inventory: &Inventory, task: &models::Task) -> String {
     let node = inventory
         .nodes
@@ -438,5 +454,36 @@ fn once(tasks: &[&models::Task]) -> TaskState {
                 reason: (code != 0).then(|| why(task)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_others_give_up_is_waited_for() {
+        let state = |why: &str| {
+            let mut late = Replica {
+                name: "api.1".to_owned(),
+                id: None,
+                revision: String::new(),
+                image: String::new(),
+                state: State::Unplaced,
+                restarts: 0,
+                reason: Some(why.to_owned()),
+                lines: Vec::new(),
+            };
+            give_time(&mut late);
+            late.state
+        };
+        assert_eq!(
+            state("no suitable node (insufficient resources on 3 nodes)"),
+            State::Starting
+        );
+        assert_eq!(
+            state("no suitable node (scheduling constraints not satisfied on 1 node)"),
+            State::Unplaced
+        );
     }
 }
