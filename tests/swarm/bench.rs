@@ -375,7 +375,7 @@ fn masked(text: &str) -> String {
             rest = &rest[27..];
         } else if let Some(digest) = rest.strip_prefix("sha256:") {
             // Whole, or as many digits as a plan shows.
-            let digits = digest.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+            let digits = digest.trim_start_matches(|letter| matches!(letter, '0'..='9' | 'a'..='f'));
             masked += "sha256:DIGEST";
             rest = digits;
         } else if bytes.get(..64).is_some_and(is_digest) {

@@ -1,5 +1,6 @@
 //! What an operator does with a stack that runs: take it over from a script, restart, run once, revoke a secret.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -11,7 +12,10 @@ use super::registry;
 
 /// Deploys the stack file the way a script would: with docker's own program, a secret that it versioned, and images by
 /// digest.
-fn deploy_by_script(bench: &Bench, image: &str) {
+fn deploy_by_script(bench: &Bench) {
+    let pushed = bench.json(&["push", "--tag", "by-script"]);
+    let of = |key: &str| pushed["pushed"]["web"][key].as_str().unwrap().to_owned();
+    let image = format!("{}@{}", of("repository"), of("digest"));
     let engine = ["--host", &bench.engine.address];
     let secret = format!("{}_token_script", bench.name);
     let mut create = Command::new("docker")
@@ -51,17 +55,7 @@ fn a_stack_that_a_script_deployed_is_taken_over() {
     exit 2
     error: nothing runs at `prod` that could be adopted
     ");
-    // The image, by the way that it comes to the registry.
-    bench.release("1");
-    let image = bench.newest()["release"]["images"]["web"].clone();
-    let image = format!(
-        "{}@{}",
-        image["repository"].as_str().unwrap(),
-        image["digest"].as_str().unwrap()
-    );
-    bench.engine.remove("t-adopt");
-    bench.set("TOKEN", "one");
-    deploy_by_script(&bench, &image);
+    deploy_by_script(&bench);
     let before = bench.engine.specs("t-adopt");
 
     insta::assert_snapshot!(bench.succeed(&["adopt", "prod"]).replace(&bench.newest_id(), "RELEASE"), @"prod is recorded as RELEASE: api");
@@ -95,7 +89,11 @@ fn a_stack_that_a_script_deployed_is_taken_over() {
     error: `prod` has release RELEASE already; there is nothing to adopt
     ");
 
-    // One that fails comes back to what the script had left.
+    comes_back_and_goes_on(&bench, &before, &adopted);
+}
+
+/// A release that fails comes back to what the script had left, and the next one keeps what is as before.
+fn comes_back_and_goes_on(bench: &Bench, before: &BTreeMap<String, Value>, adopted: &str) {
     let good = std::fs::read_to_string(bench.project().join("stack.yml")).unwrap();
     bench.edit_stack("entrypoint: [/work]", "entrypoint: [/nothing]");
     let ran = bench.skep(&["release", "prod"]);
@@ -103,12 +101,11 @@ fn a_stack_that_a_script_deployed_is_taken_over() {
     exit 5
     error: release RELEASE failed at roll api: api.1 failed: starting container failed: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "/nothing": stat /nothing: no such file or directory: unknown; RELEASE runs again
     "#);
-    assert_eq!(bench.json(&["status", "prod"])["release"], *adopted);
+    assert_eq!(bench.json(&["status", "prod"])["release"], adopted);
     let after = bench.engine.specs("t-adopt");
-    let container = |specs: &std::collections::BTreeMap<String, Value>| {
-        specs["t-adopt_api"]["TaskTemplate"]["ContainerSpec"].clone()
-    };
-    assert_eq!(container(&after), container(&before));
+    let container =
+        |specs: &BTreeMap<String, Value>| specs["t-adopt_api"]["TaskTemplate"]["ContainerSpec"].clone();
+    assert_eq!(container(&after), container(before));
 
     // The same file: no replica is replaced, and the script's secret stays.
     bench.write("stack.yml", &good);
@@ -135,9 +132,8 @@ fn a_restart_replaces_replicas_and_nothing_else() {
     bench.settled("1");
     let now = bench.engine.tasks("t-restart_api");
     assert!(now.keys().all(|task| !tasks.contains_key(task)), "{now:?}");
-    let container = |specs: &std::collections::BTreeMap<String, Value>| {
-        specs["t-restart_api"]["TaskTemplate"]["ContainerSpec"].clone()
-    };
+    let container =
+        |specs: &BTreeMap<String, Value>| specs["t-restart_api"]["TaskTemplate"]["ContainerSpec"].clone();
     assert_eq!(container(&bench.engine.specs("t-restart")), container(&specs));
     assert_eq!(bench.json(&["status", "prod"])["release"], *id);
     assert_eq!(
