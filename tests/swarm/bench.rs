@@ -366,6 +366,7 @@ fn masked(text: &str) -> String {
             _ => byte.is_ascii_digit(),
         })
     };
+    let is_hex = |letter| matches!(letter, '0'..='9' | 'a'..='f');
     let mut masked = String::new();
     let mut rest = text;
     while let Some(letter) = rest.chars().next() {
@@ -373,11 +374,13 @@ fn masked(text: &str) -> String {
         if bytes.get(..27).is_some_and(is_release) {
             masked += "RELEASE";
             rest = &rest[27..];
-        } else if let Some(digest) = rest.strip_prefix("sha256:") {
+        } else if let Some(digest) = rest
+            .strip_prefix("sha256:")
+            .filter(|digest| digest.starts_with(is_hex))
+        {
             // Whole, or as many digits as a plan shows.
-            let digits = digest.trim_start_matches(|letter| matches!(letter, '0'..='9' | 'a'..='f'));
             masked += "sha256:DIGEST";
-            rest = digits;
+            rest = digest.trim_start_matches(is_hex);
         } else if bytes.get(..64).is_some_and(is_digest) {
             masked += "DIGEST";
             rest = &rest[64..];
