@@ -12,7 +12,7 @@ use super::{Deployment, Error};
 use crate::build;
 use crate::lint::{self, Inputs, Level, Report};
 use crate::release::ReleasedImage;
-use crate::rollout::{self, Source};
+use crate::rollout::{self, Source, TargetError};
 use crate::rootfs::Config;
 use crate::source;
 use crate::stack::Stack;
@@ -158,18 +158,39 @@ impl Deployment<'_> {
     pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
         let project = &self.setting.project;
         let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
-        let newest = self.target().history()?.into_iter().next();
-        let mut images = newest.map(|record| record.release.images).unwrap_or_default();
+        let (mut images, seen) = match self.asked(target) {
+            Ok(known) => known,
+            // Whoever has no way to a manager, such as a check of every change, has the files.
+            Err(Error::Target(error @ TargetError::Environment(_))) => {
+                let warning = format!("what the target has is not judged: {error}");
+                self.setting.events.warn(warning);
+                (BTreeMap::new(), Seen::default())
+            }
+            Err(error) => return Err(error),
+        };
         images.extend(source.pinned.clone());
         let configs = self.configs(&source.reading.stack, &images, false);
         let judge = Judge::new(self, &source)?;
+        judge.report(&images, &configs, target.unwrap_or(judge.target()), &seen)
+    }
+
+    /// The images of the newest release, and what a Swarm says of itself; nothing of a Swarm that the files are not
+    /// judged for.
+    fn asked(&self, target: Option<lint::Target>) -> Result<(BTreeMap<String, ReleasedImage>, Seen), Error> {
         let mut seen = Seen::default();
-        if let (Place::Swarm(swarm), None) = (&self.place, target) {
+        if let Place::Swarm(swarm) = &self.place {
+            if target.is_some() {
+                return Ok((BTreeMap::new(), seen));
+            }
             let all = swarm.nodes()?;
             seen.nodes = Some(nodes(&all));
             seen.outside = Some(self.outside(swarm, &all)?);
         }
-        judge.report(&images, &configs, target.unwrap_or(judge.target()), &seen)
+        let newest = self.target().history()?.into_iter().next();
+        Ok((
+            newest.map(|record| record.release.images).unwrap_or_default(),
+            seen,
+        ))
     }
 
     /// The configs of a stack's images, by what it calls them, as far as they can be had.

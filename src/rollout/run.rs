@@ -537,7 +537,9 @@ fn verdict(
         Step::Put { .. } | Step::Migrate { .. } | Step::Network { .. } => Verdict::Done,
         Step::Stop { service } => match observed.services.get(service) {
             Some(service) if !service.tasks.is_empty() => {
-                Verdict::Waiting(format!("{} to go", service.tasks.len()))
+                let why = service.tasks.iter().find_map(|task| task.reason.as_ref());
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                Verdict::Waiting(format!("{} to go{why}", service.tasks.len()))
             }
             _ => Verdict::Done,
         },

@@ -200,6 +200,18 @@ fn what_lints_block() {
     let ran = bench.skep(&["release", "prod"]);
     assert_eq!(ran.code, 7, "{}", ran.stderr);
     assert!(ran.stderr.contains("memory-limit"), "{}", ran.stderr);
+    // Whoever has no way to the Swarm has the files.
+    bench.configure_all(
+        &["unix:///nowhere/docker.sock"],
+        "",
+        "token = { env = \"TOKEN\" }",
+    );
+    let ran = bench.skep(&["lint", "prod"]);
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
+    assert!(ran.stderr.contains("is not judged: no manager"), "{}", ran.stderr);
+    let ran = bench.skep(&["lint", "prod", "--target", "swarm"]);
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("no manager"), "{}", ran.stderr);
     bench.nothing_is_there();
 }
 

@@ -132,6 +132,9 @@ impl Swarm {
         }
         if replicas.iter().any(|replica| replica.state == State::Stopping) {
             replicas.iter_mut().for_each(give_time);
+            replicas
+                .iter_mut()
+                .for_each(|replica| note_lost(replica, tasks, inventory));
         }
         let count = wanted::replicas(spec).unwrap_or_else(|| replicas.len().max(1) as u32);
         let alive = replicas
@@ -416,6 +419,27 @@ fn give_time(replica: &mut Replica) {
     }
 }
 
+/// A replica on its way out whose node does not answer stays there until somebody says that the node is dead: it may
+/// still run.
+fn note_lost(replica: &mut Replica, tasks: &[&models::Task], inventory: &Inventory) {
+    let task = tasks
+        .iter()
+        .find(|task| task.id.is_some() && task.id == replica.id);
+    let (State::Stopping, Some(task)) = (replica.state, task) else {
+        return;
+    };
+    let is_lost = |node: &&models::Node| {
+        node.id == task.node_id
+            && node.status.as_ref().and_then(|status| status.state) == Some(models::NodeState::DOWN)
+    };
+    if inventory.nodes.iter().any(|node| is_lost(&node)) {
+        let node = node_name(inventory, task);
+        replica.reason = Some(format!(
+            "its node `{node}` does not answer, and it may still run there; if the node is dead, `docker node rm --force {node}` says so"
+        ));
+    }
+}
+
 fn node_name(inventory: &Inventory, task: &models::Task) -> String {
     let node = inventory
         .nodes
@@ -485,5 +509,25 @@ mod tests {
             state("no suitable node (scheduling constraints not satisfied on 1 node)"),
             State::Unplaced
         );
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_keeps_its_replicas() {
+        let task: models::Task =
+            serde_json::from_value(serde_json::json!({"ID": "t", "NodeID": "n"})).unwrap();
+        let reason = |state: &str| {
+            let node = serde_json::json!({
+                "ID": "n", "Status": {"State": state}, "Description": {"Hostname": "node-2"}
+            });
+            let inventory = Inventory {
+                nodes: vec![serde_json::from_value(node).unwrap()],
+                ..Inventory::default()
+            };
+            let mut leaving = replica("worker.1", &task, State::Stopping, &BTreeMap::new());
+            note_lost(&mut leaving, &[&task], &inventory);
+            leaving.reason.unwrap_or_default()
+        };
+        assert_eq!(reason("ready"), "");
+        insta::assert_snapshot!(reason("down"), @"its node `node-2` does not answer, and it may still run there; if the node is dead, `docker node rm --force node-2` says so");
     }
 }
