@@ -1,6 +1,7 @@
 //! From a project to what runs in one of its environments: builds what the stack file names, makes a release of it,
 //! and hands it to a rollout. Prints nothing.
 
+mod error;
 mod images;
 mod lints;
 mod operations;
@@ -11,18 +12,16 @@ mod plan;
 mod revisions;
 mod secrets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
-use crate::build::{self, Setting};
-use crate::lint::{self, Finding};
-use crate::project::{self, Environment};
-use crate::publish;
-use crate::registry::{self, Tag};
+use crate::build::Setting;
+use crate::project::Environment;
+use crate::registry::Tag;
 use crate::release::{ReleaseId, ReleasedImage, SourceRevision};
 use crate::rollout::{
     self, Contents, LogQuery, Options, PrepareError, Record, Report, Rollout, Roots, Target, TargetError,
@@ -30,6 +29,7 @@ use crate::rollout::{
 };
 use crate::stack::Reading;
 
+pub use error::Error;
 pub use pins::{Moved, lock_images};
 pub use plan::{Offline, SavedPlan};
 pub use secrets::SecretVersion;
@@ -39,192 +39,6 @@ use place::Place;
 
 /// How long a stage of a rollout may take, if the environment does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Why nothing was deployed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration.
-    #[error(transparent)]
-    Project(#[from] project::Error),
-    /// The build.
-    #[error(transparent)]
-    Build(#[from] build::Error),
-    /// Repositories and tags.
-    #[error(transparent)]
-    Publish(Box<publish::Error>),
-    /// The stack file, its variables, secrets and configs.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-    /// What skep.toml says of lints.
-    #[error(transparent)]
-    Lint(#[from] lint::Error),
-    /// Lints that block; at least one.
-    #[error("`{environment}` is left as it is: {} it; `skep lint {environment}` says why", lint::blocking(.findings.len()))]
-    Blocked {
-        /// The environment.
-        environment: String,
-        /// What they found.
-        findings: Vec<Finding>,
-    },
-    /// The rollout.
-    #[error(transparent)]
-    Rollout(Box<rollout::Error>),
-    /// The target.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The registry that a tag is looked up in.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
-    /// A tag that names no image.
-    #[error("`{repository}` has no tag `{tag}`; push it first")]
-    NoTag {
-        /// Where it was looked for.
-        repository: String,
-        /// The tag.
-        tag: Tag,
-    },
-    /// Images under one tag that are of several revisions.
-    #[error(
-        "the images under `{}` are of no one revision: {}; push all of one under that tag, or give another", .tag.as_str(), mixture(.revisions)
-    )]
-    Mixture {
-        /// The tag.
-        tag: Tag,
-        /// Revisions of each image, by its target.
-        revisions: BTreeMap<String, BTreeSet<String>>,
-    },
-    /// Where an image is does not make sense.
-    #[error(transparent)]
-    Address(#[from] registry::AddressError),
-    /// Nothing was ever released there.
-    #[error("nothing was released to `{environment}` yet; run `skep release {environment}`")]
-    NoRelease {
-        /// The environment.
-        environment: String,
-    },
-    /// Changes that no revision has.
-    #[error(
-        "the work tree has changes that are not committed; commit them, or give `--dirty` to release them to `{environment}` as they are"
-    )]
-    Dirty {
-        /// The environment.
-        environment: String,
-    },
-    /// There is no release to go back to.
-    #[error(
-        "`{environment}` keeps no earlier release that ran; `skep history {environment}` lists what it keeps"
-    )]
-    NoEarlier {
-        /// The environment.
-        environment: String,
-    },
-    /// The schema would be another one than a release ran on.
-    #[error(
-        "release {id} ran on schema {ran}, and the database is at {stands}, where it stays; if the release can do with that, give `--across-migrations`"
-    )]
-    AcrossMigration {
-        /// The release.
-        id: ReleaseId,
-        /// Where the schema stands.
-        stands: u64,
-        /// Where it stood for the release.
-        ran: u64,
-    },
-    /// A service or task that was never there.
-    #[error("`{environment}` has no service or task `{name}`; it has `{}`", known.join("`, `"))]
-    NoService {
-        /// The environment.
-        environment: String,
-        /// What was asked for.
-        name: String,
-        /// Those that there are.
-        known: Vec<String>,
-    },
-    /// Something is recorded already.
-    #[error("`{environment}` has release {release} already; there is nothing to adopt")]
-    Adopted {
-        /// The environment.
-        environment: String,
-        /// Its newest release.
-        release: ReleaseId,
-    },
-    /// Nothing runs.
-    #[error("nothing runs at `{environment}` that could be adopted")]
-    NothingFound {
-        /// The environment.
-        environment: String,
-    },
-    /// A secret's version that there is not.
-    #[error(
-        "`{environment}` has no secret `{version}`; `skep secret ls {environment}` lists those that it has"
-    )]
-    NoSecret {
-        /// The environment.
-        environment: String,
-        /// What was asked for.
-        version: String,
-    },
-    /// A release needs a secret that must not be used, and nothing takes its place.
-    #[error(
-        "the release needs `{version}`, which was revoked, and no other version of `{name}` takes its place"
-    )]
-    Revoked {
-        /// The secret.
-        name: String,
-        /// The version.
-        version: crate::release::Version,
-    },
-    /// A plan of something else.
-    #[error("the plan is for `{environment}` of `{project}`")]
-    ForeignPlan {
-        /// Its project.
-        project: String,
-        /// Its environment.
-        environment: String,
-    },
-    /// A plan's file cannot be read or written.
-    #[error("{what}")]
-    PlanFile {
-        /// What is wrong.
-        what: String,
-    },
-    /// A release that is not kept.
-    #[error("`{environment}` keeps no release `{id}`; `skep history {environment}` lists those that it does")]
-    Unknown {
-        /// The environment.
-        environment: String,
-        /// The release.
-        id: ReleaseId,
-    },
-}
-
-/// Revisions that are said of each image.
-const SAID: usize = 3;
-
-fn mixture(revisions: &BTreeMap<String, BTreeSet<String>>) -> String {
-    let one = |(name, of): (&String, &BTreeSet<String>)| {
-        let mut said: Vec<&str> = of.iter().take(SAID).map(String::as_str).collect();
-        match of.len() {
-            0 => said.push("unknown"),
-            all if all > SAID => said.push("…"),
-            _ => {}
-        }
-        format!("`{name}` is of {}", said.join(", "))
-    };
-    revisions.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-impl From<rollout::Error> for Error {
-    fn from(error: rollout::Error) -> Error {
-        Error::Rollout(Box::new(error))
-    }
-}
-
-impl From<publish::Error> for Error {
-    fn from(error: publish::Error) -> Error {
-        Error::Publish(Box::new(error))
-    }
-}
 
 /// Who asks, and from where.
 #[derive(Clone)]

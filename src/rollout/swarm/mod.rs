@@ -6,6 +6,7 @@ mod details;
 mod lock;
 mod observe;
 mod preflight;
+mod reasons;
 mod seal;
 mod state;
 mod task;
