@@ -52,10 +52,12 @@ impl Engine {
         let failed = |times: Option<i64>| times.is_some_and(|times| times >= retries);
         let health = state.health.filter(|health| failed(health.failing_streak));
         let unhealthy = health.map(|health| {
-            let last = health
-                .log
-                .and_then(|log| log.into_iter().next_back())
-                .unwrap_or_default();
+            let log = health.log.unwrap_or_default();
+            // The last one may have been ended with the container, and then says nothing.
+            let telling = log.iter().rev().find(|check| {
+                check.exit_code != Some(0) && check.output.as_ref().is_some_and(|output| !output.is_empty())
+            });
+            let last = telling.or(log.last()).cloned().unwrap_or_default();
             let mut output = last.output.unwrap_or_default();
             output.truncate(output.floor_char_boundary(MAX_OUTPUT));
             Unhealthy {
