@@ -202,13 +202,13 @@ fn a_secret_that_is_missing() {
     bench.configure_all("", "", "token = { file = \"deploy/token.txt\" }");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 2
-    error: `BENCH/project/deploy/token.txt` does not exist
+    error: `deploy/token.txt` does not exist
     ");
     // Its example becomes the file, once, and is not taken for an answer.
     bench.write("deploy/token.txt.example", "write the token here\n");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 2
-    error: `BENCH/project/deploy/token.txt` did not exist, and was made of its example; fill it in, and run this again
+    error: `deploy/token.txt` did not exist, and was made of its example; fill it in, and run this again
     ");
     let made = bench.project().join("deploy/token.txt");
     assert_eq!(std::fs::read_to_string(&made).unwrap(), "write the token here\n");
