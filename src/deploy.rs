@@ -62,7 +62,7 @@ pub struct Asker<'a> {
 pub enum Images {
     /// Those that the project's recipes make now.
     Built,
-    /// Those of the newest release of the environment.
+    /// Those of the newest release of the environment that did not fail: it ran, or was interrupted and is finished.
     Newest,
     /// The same for a plan: what that release has not is taken for built when it is needed.
     Expected,
@@ -373,7 +373,7 @@ impl<'a> Deployment<'a> {
                 Ok((release.images, release.sources))
             }
             Images::Expected if matches!(self.place, Place::Swarm(_)) => {
-                let newest = self.target().history()?.into_iter().next();
+                let newest = self.newest()?;
                 let (known, sources) = newest
                     .map(|record| (record.release.images, record.release.sources))
                     .unwrap_or_default();
@@ -385,14 +385,34 @@ impl<'a> Deployment<'a> {
                 Ok((images.collect(), sources))
             }
             Images::Newest | Images::Expected => {
-                let newest = self
-                    .target()
-                    .history()?
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| self.no_release())?;
+                let newest = self.newest()?.ok_or_else(|| self.no_release())?;
                 Ok((newest.release.images, newest.release.sources))
             }
+        }
+    }
+
+    /// The newest release that did not fail. There is a warning of one that did and is newer, and an error if all did;
+    /// `None` if there is none at all.
+    fn newest(&self) -> Result<Option<Record>, Error> {
+        let mut failed = None;
+        for record in self.target().history()? {
+            if !record.outcome.failed() {
+                if let Some(failed) = failed {
+                    let (environment, id) = (&self.name, &record.release.id);
+                    self.setting.events.warn(format!(
+                        "release {failed} failed, and the images of {id} are taken; `skep rollout {environment} --release {failed}` tries it again"
+                    ));
+                }
+                return Ok(Some(record));
+            }
+            failed.get_or_insert(record.release.id);
+        }
+        match failed {
+            None => Ok(None),
+            Some(newest) => Err(Error::AllFailed {
+                environment: self.name.clone(),
+                newest,
+            }),
         }
     }
 }

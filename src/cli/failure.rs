@@ -233,6 +233,7 @@ impl From<deploy::Error> for Failure {
             | Error::NoEarlier { .. }
             | Error::NoService { .. }
             | Error::NoRelease { .. }
+            | Error::AllFailed { .. }
             | Error::Adopted { .. }
             | Error::NothingFound { .. }
             | Error::NoSecret { .. }

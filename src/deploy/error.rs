@@ -72,6 +72,16 @@ pub enum Error {
         /// The environment.
         environment: String,
     },
+    /// No release ever ran there.
+    #[error(
+        "no release of `{environment}` ran as it should; `skep release {environment}` makes another, and `skep rollout {environment} --release {newest}` tries the newest again"
+    )]
+    AllFailed {
+        /// The environment.
+        environment: String,
+        /// Its newest release.
+        newest: ReleaseId,
+    },
     /// Changes that no revision has.
     #[error(
         "the work tree has changes that are not committed; commit them, or give `--dirty` to release them to `{environment}` as they are"

@@ -119,6 +119,11 @@ impl Outcome {
     pub fn succeeded(&self) -> bool {
         matches!(self, Outcome::Succeeded { .. })
     }
+
+    /// Whether its rollout ended, and not well.
+    pub fn failed(&self) -> bool {
+        matches!(self, Outcome::Failed { .. })
+    }
 }
 
 /// The rollout that is under way. Written before each step and after it, so that whoever finds it knows what may
