@@ -11,13 +11,12 @@ mod place;
 mod plan;
 mod revisions;
 mod secrets;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use chrono::Utc;
+use std::time::Duration;
 
 use crate::build::Setting;
 use crate::project::Environment;
@@ -122,7 +121,7 @@ impl<'a> Deployment<'a> {
     pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
         let (record, contents) = self.or_tell(None, || self.prepare(images))?;
         let id = record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::run(setting, record, &contents))
+        self.told(Some(&id), |setting| Ok(Rollout::run(setting, record, &contents)?))
     }
 
     /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
@@ -130,7 +129,7 @@ impl<'a> Deployment<'a> {
     pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
         let record = self.or_tell(id, || self.earlier(id, across))?;
         let id = record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::back(setting, record))
+        self.told(Some(&id), |setting| Ok(Rollout::back(setting, record)?))
     }
 
     fn earlier(&self, id: Option<&ReleaseId>, across: bool) -> Result<Record, Error> {
@@ -189,10 +188,7 @@ impl<'a> Deployment<'a> {
             }
         }
         // What the files say now; a line may hold what they said before.
-        let source = rollout::read_stack(&self.setting.project, self.environment, self.asker.variable).ok();
-        let names = self.environment.secret_env.iter().cloned().collect();
-        let mask = source.map(|source| rollout::Mask::new(&names, &source.reading.stack));
-        let mask = mask.unwrap_or_default();
+        let mask = self.mask();
         let mut masked = |line: &str| each(&mask.apply(line));
         Ok(self.target().logs(query, &self.setting.cancel, &mut masked)?)
     }
@@ -208,57 +204,6 @@ impl<'a> Deployment<'a> {
             ))
             .into()),
         }
-    }
-
-    /// Rolls out, and tells whoever is to know what came of it.
-    fn told(
-        &self,
-        release: Option<&ReleaseId>,
-        run: impl FnOnce(&rollout::Setting<'_>) -> Result<Report, rollout::Error>,
-    ) -> Result<Report, Error> {
-        let began = Instant::now();
-        self.within(|setting| {
-            let result = run(setting);
-            self.tell(&rollout::Notice::new(&self.about(release, began), &result));
-            Ok(result?)
-        })
-    }
-
-    /// What comes before a rollout; whoever is to know is told if there will be none.
-    fn or_tell<T>(
-        &self,
-        release: Option<&ReleaseId>,
-        before: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let began = Instant::now();
-        before().inspect_err(|error| {
-            let about = self.about(release, began);
-            self.tell(&rollout::Notice::refused(&about, error.to_string()));
-        })
-    }
-
-    fn about<'b>(&'b self, release: Option<&'b ReleaseId>, began: Instant) -> rollout::About<'b> {
-        rollout::About {
-            project: &self.setting.project.config.project.name,
-            environment: &self.name,
-            release,
-            by: &self.asker.by,
-            at: Utc::now(),
-            took: began.elapsed(),
-        }
-    }
-
-    fn tell(&self, notice: &rollout::Notice) {
-        let (root, cancel) = (&self.setting.project.root, &self.setting.cancel);
-        let warnings = rollout::notify(
-            &self.environment.notify,
-            root,
-            self.asker.variable,
-            notice,
-            cancel,
-        );
-        let warn = |warning| self.setting.events.warn(warning);
-        warnings.into_iter().for_each(warn);
     }
 
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {

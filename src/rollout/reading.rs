@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::{bounded, content_of, example_of, make_missing};
+use super::mask::Mask;
 use super::prepare::{Error, MAX_CONTENT, Missing};
 use super::variables;
 use crate::project::{Environment, Pins, Project, SecretSource, is_tag};
@@ -183,6 +184,27 @@ pub fn given(project: &Project, environment: &Environment) -> Result<BTreeMap<St
         // Whoever reads the stack file makes them, or says what is missing.
         false => Ok(BTreeMap::new()),
     }
+}
+
+/// What covers the values of the environment's secret variables, as far as its files are there. Makes none.
+///
+/// Where the stack file cannot be read, a variable of a service is taken for the one of that name that fills the file.
+pub fn mask_of(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Mask {
+    let names: BTreeSet<String> = environment.secret_env.iter().cloned().collect();
+    let files = environment.env_files.iter().chain([&environment.stack]);
+    let all_there = files.into_iter().all(|file| project.root.join(file).exists());
+    let source = all_there
+        .then(|| read(project, environment, variable).ok())
+        .flatten();
+    let stack = source.map(|source| source.reading.stack).unwrap_or_default();
+    let given = given(project, environment).unwrap_or_default();
+    let value = |name: &String| given.get(name).cloned().or_else(|| variable(name));
+    let values: Vec<String> = names.iter().filter_map(value).collect();
+    Mask::new(&names, &stack).and(values.iter().map(String::as_str))
 }
 
 type Given = (BTreeMap<String, String>, BTreeMap<String, Place>);
