@@ -228,6 +228,7 @@ impl From<deploy::Error> for Failure {
                 failure
             }
             error @ (Error::NoTag { .. }
+            | Error::NoImage { .. }
             | Error::Address(_)
             | Error::Lint(_)
             | Error::NoEarlier { .. }

@@ -3,7 +3,7 @@ use std::fs;
 
 use super::super::fake::Fake;
 use super::*;
-use crate::rollout::{mask_of, read_stack};
+use crate::rollout::{foreign_images, mask_of, read_stack};
 
 const STACK: &str = "\
 services:
@@ -304,4 +304,30 @@ fn secrets_are_covered_as_far_as_files_are_there_and_none_is_made() {
     assert_eq!(masked(&[env, ("deploy/stack.yml", "- ?")], &[]), "… … and third");
     let example = ("deploy/here.env.example", "PORT=first,\n");
     assert_eq!(masked(&[example], &["deploy/here.env"]), "first, … and third");
+}
+
+#[test]
+fn images_of_others_are_those_whose_names_are_known_here() {
+    let stack = "services:
+  api: {image: api, ports: [\"${UNSET}:80\"]}
+  cache: {image: \"redis:${REDIS}\"}
+  edge: {image: \"git.example/edge@sha256:aa\"}
+  logs: {image: \"logs:${UNSET}\", deploy: {replicas: \"${UNSET}\"}}
+";
+    let example = ("deploy/more.env.example", "REDIS=7\n");
+    let config = CONFIG.replace(
+        "[\"deploy/here.env\"]",
+        "[\"deploy/here.env\", \"deploy/more.env\"]",
+    );
+    let bench = Bench::new(&[("skep.toml", &config), ("deploy/stack.yml", stack), example]);
+    let project = Project::open(bench.directory.path()).unwrap();
+    let images = |variable: &dyn Fn(&str) -> Option<String>| {
+        let environment = project.environment("here").unwrap();
+        let images = foreign_images(&project, environment, variable).unwrap();
+        images.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(images(&|_| None), "git.example/edge@sha256:aa redis:7");
+    let given = |_: &str| Some("9".to_owned());
+    assert_eq!(images(&given), "git.example/edge@sha256:aa logs:9 redis:7");
+    assert!(!bench.directory.path().join("deploy/more.env").exists());
 }
