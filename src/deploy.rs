@@ -11,13 +11,12 @@ mod place;
 mod plan;
 mod revisions;
 mod secrets;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use chrono::Utc;
+use std::time::Duration;
 
 use crate::build::Setting;
 use crate::project::Environment;
@@ -62,7 +61,7 @@ pub struct Asker<'a> {
 pub enum Images {
     /// Those that the project's recipes make now.
     Built,
-    /// Those of the newest release of the environment.
+    /// Those of the newest release of the environment that did not fail: it ran, or was interrupted and is finished.
     Newest,
     /// The same for a plan: what that release has not is taken for built when it is needed.
     Expected,
@@ -122,7 +121,7 @@ impl<'a> Deployment<'a> {
     pub fn rollout(&self, images: &Images) -> Result<Report, Error> {
         let (record, contents) = self.or_tell(None, || self.prepare(images))?;
         let id = record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::run(setting, record, &contents))
+        self.told(Some(&id), |setting| Ok(Rollout::run(setting, record, &contents)?))
     }
 
     /// Makes the environment run an earlier release: `id`, or the one that was made before what runs. The schema stays
@@ -130,7 +129,7 @@ impl<'a> Deployment<'a> {
     pub fn rollback(&self, id: Option<&ReleaseId>, across: bool) -> Result<Report, Error> {
         let record = self.or_tell(id, || self.earlier(id, across))?;
         let id = record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::back(setting, record))
+        self.told(Some(&id), |setting| Ok(Rollout::back(setting, record)?))
     }
 
     fn earlier(&self, id: Option<&ReleaseId>, across: bool) -> Result<Record, Error> {
@@ -189,10 +188,7 @@ impl<'a> Deployment<'a> {
             }
         }
         // What the files say now; a line may hold what they said before.
-        let source = rollout::read_stack(&self.setting.project, self.environment, self.asker.variable).ok();
-        let names = self.environment.secret_env.iter().cloned().collect();
-        let mask = source.map(|source| rollout::Mask::new(&names, &source.reading.stack));
-        let mask = mask.unwrap_or_default();
+        let mask = self.mask();
         let mut masked = |line: &str| each(&mask.apply(line));
         Ok(self.target().logs(query, &self.setting.cancel, &mut masked)?)
     }
@@ -208,57 +204,6 @@ impl<'a> Deployment<'a> {
             ))
             .into()),
         }
-    }
-
-    /// Rolls out, and tells whoever is to know what came of it.
-    fn told(
-        &self,
-        release: Option<&ReleaseId>,
-        run: impl FnOnce(&rollout::Setting<'_>) -> Result<Report, rollout::Error>,
-    ) -> Result<Report, Error> {
-        let began = Instant::now();
-        self.within(|setting| {
-            let result = run(setting);
-            self.tell(&rollout::Notice::new(&self.about(release, began), &result));
-            Ok(result?)
-        })
-    }
-
-    /// What comes before a rollout; whoever is to know is told if there will be none.
-    fn or_tell<T>(
-        &self,
-        release: Option<&ReleaseId>,
-        before: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let began = Instant::now();
-        before().inspect_err(|error| {
-            let about = self.about(release, began);
-            self.tell(&rollout::Notice::refused(&about, error.to_string()));
-        })
-    }
-
-    fn about<'b>(&'b self, release: Option<&'b ReleaseId>, began: Instant) -> rollout::About<'b> {
-        rollout::About {
-            project: &self.setting.project.config.project.name,
-            environment: &self.name,
-            release,
-            by: &self.asker.by,
-            at: Utc::now(),
-            took: began.elapsed(),
-        }
-    }
-
-    fn tell(&self, notice: &rollout::Notice) {
-        let (root, cancel) = (&self.setting.project.root, &self.setting.cancel);
-        let warnings = rollout::notify(
-            &self.environment.notify,
-            root,
-            self.asker.variable,
-            notice,
-            cancel,
-        );
-        let warn = |warning| self.setting.events.warn(warning);
-        warnings.into_iter().for_each(warn);
     }
 
     fn within<T>(&self, run: impl FnOnce(&rollout::Setting<'_>) -> Result<T, Error>) -> Result<T, Error> {
@@ -373,7 +318,7 @@ impl<'a> Deployment<'a> {
                 Ok((release.images, release.sources))
             }
             Images::Expected if matches!(self.place, Place::Swarm(_)) => {
-                let newest = self.target().history()?.into_iter().next();
+                let newest = self.newest()?;
                 let (known, sources) = newest
                     .map(|record| (record.release.images, record.release.sources))
                     .unwrap_or_default();
@@ -385,14 +330,34 @@ impl<'a> Deployment<'a> {
                 Ok((images.collect(), sources))
             }
             Images::Newest | Images::Expected => {
-                let newest = self
-                    .target()
-                    .history()?
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| self.no_release())?;
+                let newest = self.newest()?.ok_or_else(|| self.no_release())?;
                 Ok((newest.release.images, newest.release.sources))
             }
+        }
+    }
+
+    /// The newest release that did not fail. There is a warning of one that did and is newer, and an error if all did;
+    /// `None` if there is none at all.
+    fn newest(&self) -> Result<Option<Record>, Error> {
+        let mut failed = None;
+        for record in self.target().history()? {
+            if !record.outcome.failed() {
+                if let Some(failed) = failed {
+                    let (environment, id) = (&self.name, &record.release.id);
+                    self.setting.events.warn(format!(
+                        "release {failed} failed, and the images of {id} are taken; `skep rollout {environment} --release {failed}` tries it again"
+                    ));
+                }
+                return Ok(Some(record));
+            }
+            failed.get_or_insert(record.release.id);
+        }
+        match failed {
+            None => Ok(None),
+            Some(newest) => Err(Error::AllFailed {
+                environment: self.name.clone(),
+                newest,
+            }),
         }
     }
 }

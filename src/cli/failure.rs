@@ -228,11 +228,13 @@ impl From<deploy::Error> for Failure {
                 failure
             }
             error @ (Error::NoTag { .. }
+            | Error::NoImage { .. }
             | Error::Address(_)
             | Error::Lint(_)
             | Error::NoEarlier { .. }
             | Error::NoService { .. }
             | Error::NoRelease { .. }
+            | Error::AllFailed { .. }
             | Error::Adopted { .. }
             | Error::NothingFound { .. }
             | Error::NoSecret { .. }

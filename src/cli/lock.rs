@@ -22,7 +22,11 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     for moved in &images {
         let before = moved.before.as_deref().unwrap_or("new");
         let now = moved.now.as_deref().unwrap_or("gone");
-        stdout::print(&format!("  {}: {before} → {now}\n", moved.image));
+        let change = match before == now {
+            true => format!("other platforms of {now}"),
+            false => format!("{before} → {now}"),
+        };
+        stdout::print(&format!("  {}: {change}\n", moved.image));
     }
     Ok(())
 }

@@ -53,6 +53,14 @@ pub enum Error {
         /// The tag.
         tag: Tag,
     },
+    /// A digest that names no image.
+    #[error("`{repository}` has no image `{digest}`")]
+    NoImage {
+        /// Where it was looked for.
+        repository: String,
+        /// The digest.
+        digest: String,
+    },
     /// Images under one tag that are of several revisions.
     #[error(
         "the images under `{}` are of no one revision: {}; push all of one under that tag, or give another", .tag.as_str(), mixture(.revisions)
@@ -71,6 +79,16 @@ pub enum Error {
     NoRelease {
         /// The environment.
         environment: String,
+    },
+    /// No release ever ran there.
+    #[error(
+        "no release of `{environment}` ran as it should; `skep release {environment}` makes another, and `skep rollout {environment} --release {newest}` tries the newest again"
+    )]
+    AllFailed {
+        /// The environment.
+        environment: String,
+        /// Its newest release.
+        newest: ReleaseId,
     },
     /// Changes that no revision has.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::ImageIndex;
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::place::{Place, settings};
 use super::{Deployment, Error};
@@ -128,7 +128,8 @@ impl Deployment<'_> {
     }
 }
 
-/// The platforms of an index, with their manifests; none for a manifest, which says it in its config alone.
+/// The platforms of an image, with their manifests: those that its index names, or that of the one manifest that it is.
+/// What skep does not build for is left out.
 pub(super) async fn platforms(
     client: &registry::Client,
     repository: &Repository,
@@ -139,12 +140,40 @@ pub(super) async fn platforms(
         return Ok(BTreeMap::new());
     };
     let manifest = client.get_manifest(repository, &reference, cancel).await?;
-    let index = manifest.and_then(|manifest| ImageIndex::from_reader(&manifest.bytes[..]).ok());
-    let children = index.map(|index| index.manifests().clone()).unwrap_or_default();
-    let of = |child: &oci_spec::image::Descriptor| {
-        let platform = child.platform().as_ref()?;
-        let platform = format!("{}/{}", platform.os(), platform.architecture());
-        Some((platform.parse().ok()?, child.digest().to_string()))
+    let manifest = manifest.ok_or_else(|| Error::NoImage {
+        repository: repository.to_string(),
+        digest: digest.to_owned(),
+    })?;
+    let platform = |os: &str, arch: &str| format!("{os}/{arch}").parse::<Platform>().ok();
+    if let Ok(index) = ImageIndex::from_reader(&manifest.bytes[..]) {
+        let of = |child: &Descriptor| {
+            let named = child.platform().as_ref()?;
+            let named = platform(&named.os().to_string(), &named.architecture().to_string())?;
+            Some((named, child.digest().to_string()))
+        };
+        return Ok(index.manifests().iter().filter_map(of).collect());
+    }
+    let config = ImageManifest::from_reader(&manifest.bytes[..])
+        .ok()
+        .and_then(|image| {
+            let config = image.config();
+            Digest::from_oci(config.digest().as_ref(), config.size()).ok()
+        });
+    let Some(config) = config else {
+        return Ok(BTreeMap::new());
     };
-    Ok(children.iter().filter_map(of).collect())
+    let config = client.get_blob(repository, &config, cancel).await?;
+    let made_for: Option<MadeFor> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let named = made_for.and_then(|made_for| platform(&made_for.os, &made_for.architecture));
+    Ok(named
+        .into_iter()
+        .map(|platform| (platform, digest.to_owned()))
+        .collect())
+}
+
+/// What a config says of the platform of its image.
+#[derive(serde::Deserialize)]
+struct MadeFor {
+    os: String,
+    architecture: String,
 }

@@ -14,12 +14,14 @@ use crate::stack::{self, Stack};
 impl Deployment<'_> {
     /// Finishes the rollout that somebody left half-way.
     pub fn resume(&self) -> Result<Report, Error> {
-        self.within(|setting| Rollout::resume(setting, |record| self.lacking(record)))
+        self.told(None, |setting| {
+            Rollout::resume(setting, |record| self.lacking(record))
+        })
     }
 
     /// Undoes the rollout that somebody left half-way.
     pub fn abort(&self) -> Result<Report, Error> {
-        self.within(|setting| Rollout::abort(setting))
+        self.told(None, |setting| Rollout::abort(setting))
     }
 
     /// What was changed on the target since its release was rolled out.

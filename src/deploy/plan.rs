@@ -83,17 +83,21 @@ impl Deployment<'_> {
 
     /// Rolls out what was planned, if the target is still what it was.
     pub fn rollout_plan(&mut self, plan: SavedPlan) -> Result<Report, Error> {
-        let name = &self.setting.project.config.project.name;
-        if plan.format != FORMAT || plan.project != *name || plan.environment != self.name {
-            return Err(Error::ForeignPlan {
-                project: plan.project,
-                environment: plan.environment,
-            });
-        }
-        self.options.seen = Some(plan.seen);
-        let contents = self.lacking(&plan.record)?;
         let id = plan.record.release.id.clone();
-        self.told(Some(&id), |setting| Rollout::run(setting, plan.record, &contents))
+        self.options.seen = Some(plan.seen.clone());
+        let contents = self.or_tell(Some(&id), || {
+            let name = &self.setting.project.config.project.name;
+            if plan.format != FORMAT || plan.project != *name || plan.environment != self.name {
+                return Err(Error::ForeignPlan {
+                    project: plan.project.clone(),
+                    environment: plan.environment.clone(),
+                });
+            }
+            self.lacking(&plan.record)
+        })?;
+        self.told(Some(&id), |setting| {
+            Ok(Rollout::run(setting, plan.record, &contents)?)
+        })
     }
 
     /// What the files say. Builds nothing, and asks neither the target nor a registry.

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Allow, Environment, Migrate, Notify, Probe, Pull, SecretSource, TargetKind};
-pub use pins::{PINS, Pin, Pins, is_tag};
+pub use pins::{PINS, Pin, Pins, is_foreign, is_tag};
 pub use rules::{Attestation, Connections, Rules};
 
 use crate::fetch::Registries;

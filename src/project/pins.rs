@@ -1,5 +1,5 @@
-//! `images.lock`: what tags of stack files mean. `skep lock` writes it, and nothing else looks a tag up: an image that
-//! somebody pushed restarts nothing here.
+//! `images.lock`: what tags of stack files mean, and for which platforms the images of others are. `skep lock` writes it,
+//! and nothing else looks a tag up: an image that somebody pushed restarts nothing here.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -18,14 +18,14 @@ pub const PINS: &str = "images.lock";
 const LIMIT: u64 = 1 << 20;
 const HEAD: &str = "# What tags of stack files mean. Written by `skep lock`; keep it in git.\n";
 
-/// What one tag means.
+/// What one image is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     /// `sha256:…` of the index, or of the manifest where there is none.
     #[serde(deserialize_with = "digest")]
     pub digest: String,
-    /// The manifest of each platform in the index; empty where there is none.
+    /// The manifest of each platform that skep knows; empty where the image names none.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
@@ -52,7 +52,7 @@ fn sound<E: serde::de::Error>(text: String) -> Result<String, E> {
     }
 }
 
-/// Tags by what stack files call them, such as `redis:7-alpine`.
+/// Images by what stack files call them, such as `redis:7-alpine`; one with a digest is there for its platforms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pins(pub BTreeMap<String, Pin>);
 
@@ -88,9 +88,14 @@ impl Pins {
     }
 }
 
-/// Whether an image is somebody else's and has no digest: a target's name has neither `/` nor `:`.
+/// Whether an image is somebody else's: a target's name has neither `/` nor `:`.
+pub fn is_foreign(image: &str) -> bool {
+    image.contains(['/', ':'])
+}
+
+/// Whether an image is somebody else's and has no digest.
 pub fn is_tag(image: &str) -> bool {
-    image.contains(['/', ':']) && !image.contains('@')
+    is_foreign(image) && !image.contains('@')
 }
 
 #[cfg(test)]

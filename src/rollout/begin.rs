@@ -150,15 +150,12 @@ impl<'a> Rollout<'a> {
                 target.stop_task(name).map_err(Error::from)?;
             }
         }
-        if previous.release.id != record.release.id {
-            record.outcome = match journal.rollback {
-                // It ran before, and is not worse for not having been gone back to.
-                true => Outcome::Succeeded { at: record.began },
-                false => Outcome::Failed {
-                    at: now(),
-                    reason: format!("aborted by {}", setting.options.owner),
-                    rolled_back: true,
-                },
+        // One that ran before is not worse for not having been gone back to: see `given_up`.
+        if previous.release.id != record.release.id && journal.ran.is_none() {
+            record.outcome = Outcome::Failed {
+                at: now(),
+                reason: format!("aborted by {}", setting.options.owner),
+                rolled_back: true,
             };
             target.record(&record).map_err(Error::from)?;
         }
@@ -210,15 +207,22 @@ impl<'a> Rollout<'a> {
             let release = record.release.id;
             return Err(Error::Problems { release, problems });
         }
+        let ran = record.outcome.ran();
         record.outcome = Outcome::Pending;
         record.began = now();
         if outlook.attempt.is_none() && record.release.migration.is_none() {
             record.release.migration = migrate::unchanged(outlook.previous.as_ref());
         }
         let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
-        if let Some(begun) = outlook.journal.filter(|begun| begun.release == journal.release) {
+        journal.ran = ran;
+        match outlook.journal {
             // Whoever goes on has the same to go back to as whoever began.
-            journal.previous = begun.previous;
+            Some(begun) if begun.release == journal.release => {
+                journal.previous = begun.previous;
+                journal.ran = ran.or(begun.ran);
+            }
+            Some(begun) => given_up(target, &begun, outlook.history)?,
+            None => {}
         }
         Rollout::new(setting, record, contents, journal).carry_out(&outlook.proposal, outlook.previous)
     }
@@ -234,6 +238,7 @@ impl Journal {
             done: Vec::new(),
             current: None,
             rollback,
+            ran: record.outcome.ran(),
         }
     }
 }
@@ -324,6 +329,17 @@ fn half_way(target: &dyn Target) -> Result<(Journal, Record), Error> {
     let mut history = target.history()?.into_iter();
     let record = history.find(|record| record.release.id == journal.release);
     Ok((journal, record.ok_or(Error::NothingBegun)?))
+}
+
+/// Another rollout takes the place of `begun`: a release that it was on its way back to ran before, and is as good as it was.
+fn given_up(target: &dyn Target, begun: &Journal, history: Vec<Record>) -> Result<(), Error> {
+    let mut history = history.into_iter();
+    let record = history.find(|record| record.release.id == begun.release && !record.outcome.succeeded());
+    if let (Some(mut record), Some(at)) = (record, begun.ran) {
+        record.ran_at(at);
+        target.record(&record)?;
+    }
+    Ok(())
 }
 
 /// What ran before the rollout that is under way. One that is on its way back from a release that failed or was given up

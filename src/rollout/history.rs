@@ -44,6 +44,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Is again as it was after it had run as it should, at `at`: older than what came after it.
+    pub(super) fn ran_at(&mut self, at: DateTime<Utc>) {
+        self.began = at;
+        self.outcome = Outcome::Succeeded { at };
+    }
+
     /// The image that a service runs, if it is one of the release's.
     pub fn image_of(&self, service: &str) -> Option<&ReleasedImage> {
         self.release.images.get(&self.stack.services.get(service)?.image)
@@ -119,6 +125,19 @@ impl Outcome {
     pub fn succeeded(&self) -> bool {
         matches!(self, Outcome::Succeeded { .. })
     }
+
+    /// When it ran as it should, if that is what came of it.
+    pub fn ran(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Outcome::Succeeded { at } => Some(*at),
+            Outcome::Pending | Outcome::Failed { .. } => None,
+        }
+    }
+
+    /// Whether its rollout ended, and not well.
+    pub fn failed(&self) -> bool {
+        matches!(self, Outcome::Failed { .. })
+    }
 }
 
 /// The rollout that is under way. Written before each step and after it, so that whoever finds it knows what may
@@ -140,4 +159,7 @@ pub struct Journal {
     pub current: Option<Step>,
     /// Whether it goes back to an earlier release.
     pub rollback: bool,
+    /// When the release ran as it should before that, if it did: its record says so again if this is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<DateTime<Utc>>,
 }

@@ -31,14 +31,21 @@ impl Mask {
     pub fn new(names: &BTreeSet<String>, stack: &Stack) -> Mask {
         let variables = stack.services.values().flat_map(|service| &service.environment);
         let secret = variables.filter(|(name, _)| names.contains(*name));
-        // A log has one line at a time.
-        let lines = secret.flat_map(|(_, value)| value.lines()).map(str::trim);
-        let values: BTreeSet<String> = lines
-            .filter(|line| line.len() >= SHORTEST)
-            .map(str::to_owned)
-            .collect();
-        Mask {
+        let mask = Mask {
             names: names.clone(),
+            values: Vec::new(),
+        };
+        mask.and(secret.map(|(_, value)| value.as_str()))
+    }
+
+    /// Covers `values` too.
+    pub fn and<'a>(self, values: impl Iterator<Item = &'a str>) -> Mask {
+        // A log has one line at a time.
+        let lines = values.flat_map(str::lines).map(str::trim);
+        let more = lines.filter(|line| line.len() >= SHORTEST).map(str::to_owned);
+        let values: BTreeSet<String> = self.values.into_iter().chain(more).collect();
+        Mask {
+            names: self.names,
             values: values.into_iter().collect(),
         }
     }

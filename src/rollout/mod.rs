@@ -41,7 +41,7 @@ pub use prepare::{Error as PrepareError, Missing, Wish, lacking, pinned, prepare
 pub use preview::{Preview, state_directory};
 pub use probe::Probed;
 pub use proposal::{Change, Effect, ImageChange, ImageOf, Proposal};
-pub use reading::{Source, fill, given, image_tags, read_stack, stack_name};
+pub use reading::{Source, fill, foreign_images, given, mask_of, read_stack, stack_name};
 pub use roots::Roots;
 pub use run::{Contents, Options, Report, Rollout, Setting};
 pub use seen::Seen;

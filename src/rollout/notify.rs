@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use reqwest::Url;
 
 use super::error::Error;
+use super::mask::Mask;
 use super::probe::flat;
 use super::run::Report;
 use crate::cancel::Cancel;
@@ -41,7 +42,7 @@ pub struct Notice {
     pub step: Option<String>,
     /// Why it did not.
     pub reason: Option<String>,
-    /// The end of what was printed by what failed.
+    /// The end of what was printed by what failed, or all that is in its way.
     pub lines: Vec<String>,
     /// Who did it: `user@host`.
     pub by: String,
@@ -87,12 +88,21 @@ pub struct About<'a> {
 }
 
 impl Notice {
-    /// What is said of a rollout that did not begin, and why.
-    pub fn refused(about: &About<'_>, reason: String) -> Notice {
+    /// What is said of a rollout that did not begin, why, and all that is in its way.
+    pub fn refused(about: &About<'_>, reason: String, lines: Vec<String>) -> Notice {
         Notice {
             reason: Some(reason),
+            lines,
             ..Notice::about(about)
         }
+    }
+
+    /// Without the values that `mask` covers.
+    pub fn masked(mut self, mask: &Mask) -> Notice {
+        for text in self.reason.iter_mut().chain(&mut self.lines) {
+            *text = mask.apply(text).into_owned();
+        }
+        self
     }
 
     fn about(about: &About<'_>) -> Notice {
@@ -113,7 +123,7 @@ impl Notice {
     }
 
     /// What is said of `result`.
-    pub fn new(about: &About<'_>, result: &Result<Report, Error>) -> Notice {
+    pub fn new(about: &About<'_>, result: Result<&Report, &Error>) -> Notice {
         let mut notice = Notice::about(about);
         match result {
             Ok(report) => {
@@ -133,13 +143,26 @@ impl Notice {
     fn fail(&mut self, error: &Error) {
         self.reason = Some(error.to_string());
         let (outcome, step) = match error {
-            Error::RolledBack { step, reason, to, .. } => {
+            Error::RolledBack {
+                release,
+                step,
+                reason,
+                to,
+                ..
+            } => {
+                self.release = Some(release.clone());
                 self.previous = Some(to.clone());
                 self.reason = Some(reason.message.clone());
                 self.lines = reason.lines.clone();
                 (Ending::RolledBack, step)
             }
-            Error::Stands { step, reason, .. } => {
+            Error::Stands {
+                release,
+                step,
+                reason,
+                ..
+            } => {
+                self.release = Some(release.clone());
                 self.reason = Some(reason.message.clone());
                 self.lines = reason.lines.clone();
                 (Ending::Stands, step)

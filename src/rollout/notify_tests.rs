@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use super::super::target;
 use super::super::watch::Reason;
 use super::*;
+use crate::stack::{self, Stack};
 
 fn about() -> About<'static> {
     About {
@@ -32,7 +33,7 @@ fn failed() -> Notice {
         to: id("abc123300000-20261123120000"),
         schema: None,
     };
-    Notice::new(&about(), &Err(error))
+    Notice::new(&about(), Err(&error))
 }
 
 fn unchanged() -> Notice {
@@ -43,7 +44,7 @@ fn unchanged() -> Notice {
         probes: Vec::new(),
         addresses: std::collections::BTreeMap::new(),
     };
-    Notice::new(&about(), &Ok(report))
+    Notice::new(&about(), Ok(&report))
 }
 
 /// Answers requests with `status`, and passes on the first line and the body of each.
@@ -110,7 +111,7 @@ fn everybody_is_told_the_same() {
     heads.sort();
     assert_eq!(heads, ["POST /hook HTTP/1.1", "POST /secret/path HTTP/1.1"]);
     let told = std::fs::read_to_string(directory.path().join("told")).unwrap();
-    insta::assert_snapshot!(told, @r#"{"project":"app","environment":"prod","release":null,"previous":"abc123300000-20261123120000","outcome":"rolled_back","changed":true,"step":"roll api","reason":"api.1 exited with code 1","lines":["no database"],"by":"me@here","at":"1970-01-01T00:00:00Z","seconds":1.5}"#);
+    insta::assert_snapshot!(told, @r#"{"project":"app","environment":"prod","release":"abc123400000-20261124120000","previous":"abc123300000-20261123120000","outcome":"rolled_back","changed":true,"step":"roll api","reason":"api.1 exited with code 1","lines":["no database"],"by":"me@here","at":"1970-01-01T00:00:00Z","seconds":1.5}"#);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn nobody_is_told_of_nothing_and_everybody_of_an_interruption() {
     assert!(requests.try_recv().is_err());
     let stopped = Notice::new(
         &about(),
-        &Err(Error::Interrupted {
+        Err(&Error::Interrupted {
             step: "roll api".to_owned(),
         }),
     );
@@ -221,10 +222,31 @@ fn nobody_is_told_of_nothing_and_everybody_of_an_interruption() {
 fn what_refuses_touched_nothing() {
     let refused = Notice::new(
         &about(),
-        &Err(Error::Target(target::Error::Refused("not here".to_owned()))),
+        Err(&Error::Target(target::Error::Refused("not here".to_owned()))),
     );
     assert_eq!(
         (refused.outcome, refused.changed, refused.reason.as_deref()),
         (Ending::Refused, false, Some("not here"))
     );
+}
+
+#[test]
+fn what_is_told_of_a_refusal_holds_no_secret() {
+    let stack = Stack {
+        services: [(
+            "api".to_owned(),
+            stack::Service {
+                environment: [("KEY".to_owned(), "in the stack".to_owned())].into(),
+                ..Default::default()
+            },
+        )]
+        .into(),
+        ..Stack::default()
+    };
+    let mask = Mask::new(&["KEY".to_owned()].into(), &stack).and(["in the file"].into_iter());
+    let lines = vec!["`in the stack` is no port".to_owned()];
+    let notice = Notice::refused(&about(), "neither is `in the file`".to_owned(), lines).masked(&mask);
+    assert_eq!(notice.outcome, Ending::Refused);
+    assert_eq!(notice.reason.as_deref(), Some("neither is `(secret)`"));
+    assert_eq!(notice.lines, ["`(secret)` is no port"]);
 }

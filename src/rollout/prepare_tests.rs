@@ -3,7 +3,7 @@ use std::fs;
 
 use super::super::fake::Fake;
 use super::*;
-use crate::rollout::read_stack;
+use crate::rollout::{foreign_images, mask_of, read_stack};
 
 const STACK: &str = "\
 services:
@@ -274,4 +274,60 @@ fn required_values_are_all_named_with_where_they_belong() {
     let from_process = |name: &str| (name == "C").then(|| "3".to_owned());
     assert!(read_stack(&project, environment, &from_process).is_ok());
     assert!(read_stack(&project, environment, &|_| Some(" ".to_owned())).is_err());
+}
+
+#[test]
+fn secrets_are_covered_as_far_as_files_are_there_and_none_is_made() {
+    let told = "first, second and third";
+    let masked = |files: &[(&str, &str)], without: &[&str]| {
+        let config = CONFIG.replace("secrets = {", "secret_env = [\"KEY\", \"PORT\"]\nsecrets = {");
+        let bench = Bench::new(&[("skep.toml", config.as_str())]);
+        files.iter().for_each(|(path, text)| bench.write(path, text));
+        let root = bench.directory.path();
+        without
+            .iter()
+            .for_each(|path| fs::remove_file(root.join(path)).unwrap());
+        let project = Project::open(root).unwrap();
+        let variable = |name: &str| (name == "KEY").then(|| "second".to_owned());
+        let mask = mask_of(&project, project.environment("here").unwrap(), &variable);
+        let is_made = without.iter().any(|path| root.join(path).exists());
+        assert!(!is_made, "{without:?}");
+        mask.apply(told).replace("(secret)", "…")
+    };
+    let env = ("deploy/here.env", "PORT=first,\n");
+    let stack = STACK.replace("PORT: \"${PORT}\"", "KEY: third");
+    // What services are given, and what the files and the environment give.
+    assert_eq!(masked(&[env, ("deploy/stack.yml", &stack)], &[]), "… … and third");
+    let stack = stack.replace("third", "and third");
+    assert_eq!(masked(&[env, ("deploy/stack.yml", &stack)], &[]), "… … …");
+    // Whatever is wrong with the stack file.
+    assert_eq!(masked(&[env, ("deploy/stack.yml", "- ?")], &[]), "… … and third");
+    let example = ("deploy/here.env.example", "PORT=first,\n");
+    assert_eq!(masked(&[example], &["deploy/here.env"]), "first, … and third");
+}
+
+#[test]
+fn images_of_others_are_those_whose_names_are_known_here() {
+    let stack = "services:
+  api: {image: api, ports: [\"${UNSET}:80\"]}
+  cache: {image: \"redis:${REDIS}\"}
+  edge: {image: \"git.example/edge@sha256:aa\"}
+  logs: {image: \"logs:${UNSET}\", deploy: {replicas: \"${UNSET}\"}}
+";
+    let example = ("deploy/more.env.example", "REDIS=7\n");
+    let config = CONFIG.replace(
+        "[\"deploy/here.env\"]",
+        "[\"deploy/here.env\", \"deploy/more.env\"]",
+    );
+    let bench = Bench::new(&[("skep.toml", &config), ("deploy/stack.yml", stack), example]);
+    let project = Project::open(bench.directory.path()).unwrap();
+    let images = |variable: &dyn Fn(&str) -> Option<String>| {
+        let environment = project.environment("here").unwrap();
+        let images = foreign_images(&project, environment, variable).unwrap();
+        images.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(images(&|_| None), "git.example/edge@sha256:aa redis:7");
+    let given = |_: &str| Some("9".to_owned());
+    assert_eq!(images(&given), "git.example/edge@sha256:aa logs:9 redis:7");
+    assert!(!bench.directory.path().join("deploy/more.env").exists());
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::{bounded, content_of, example_of, make_missing};
+use super::mask::Mask;
 use super::prepare::{Error, MAX_CONTENT, Missing};
 use super::variables;
-use crate::project::{Environment, Pins, Project, SecretSource, is_tag};
+use crate::project::{Environment, Pins, Project, SecretSource, is_foreign};
 use crate::release::ReleasedImage;
 use crate::stack::{self, Content, Place, Reading};
 
@@ -95,15 +96,21 @@ fn read(
     })
 }
 
-/// Puts the digest behind each tag that `pins` knows.
+/// Puts the digest behind each tag that `pins` knows. One that a stack file writes itself stays what it is.
 fn pin(reading: &mut Reading, pins: &Pins) -> BTreeMap<String, ReleasedImage> {
     let mut pinned = BTreeMap::new();
     for service in reading.stack.services.values_mut() {
-        let tag = Some(&service.image).filter(|image| is_tag(image));
-        if let Some(pin) = tag.and_then(|tag| pins.0.get(tag)) {
+        let Some(pin) = pins.0.get(&service.image) else {
+            continue;
+        };
+        let (repository, digest) = match service.image.split_once('@') {
+            Some((repository, digest)) => (repository, digest),
+            None => (service.image.as_str(), pin.digest.as_str()),
+        };
+        if digest == pin.digest {
             let image = ReleasedImage {
-                repository: service.image.clone(),
-                digest: pin.digest.clone(),
+                repository: repository.to_owned(),
+                digest: digest.to_owned(),
                 platforms: pin.platforms.clone(),
             };
             service.image = image.reference();
@@ -113,9 +120,9 @@ fn pin(reading: &mut Reading, pins: &Pins) -> BTreeMap<String, ReleasedImage> {
     pinned
 }
 
-/// The tags of images in an environment's stack file. What has no value there is not asked for: it is no part of an
-/// image's name, or that image is left to who has the value.
-pub fn image_tags(
+/// The images in an environment's stack file that recipes do not build. One whose name needs a variable that has no
+/// value here is left to who has it.
+pub fn foreign_images(
     project: &Project,
     environment: &Environment,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -133,18 +140,18 @@ pub fn image_tags(
             values.extend(given.into_iter().map(|(name, (value, _))| (name, value)));
         }
     }
-    let lookup = |name: &str| {
-        values
-            .get(name)
-            .cloned()
-            .or_else(|| variable(name))
-            .or_else(|| Some("0".to_owned()))
-    };
     let text = text_of(&project.root, &environment.stack)?;
     let files = |path: &Path| bounded(&project.root.join(path), MAX_FILE);
-    let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
-    let images = reading.stack.services.into_values().map(|service| service.image);
-    Ok(images.filter(|image| is_tag(image)).collect())
+    let read = |otherwise: &str| -> Result<BTreeSet<String>, Error> {
+        let given = |name: &str| values.get(name).cloned().or_else(|| variable(name));
+        let lookup = |name: &str| given(name).or_else(|| Some(otherwise.to_owned()));
+        let reading = stack::read(&text, &environment.stack, &lookup, &files)?;
+        let services = reading.stack.services.into_values();
+        Ok(services.map(|service| service.image).collect())
+    };
+    // What is the same, whatever stands for a value that is missing, needs none. Numbers make sense at most places.
+    let images = &read("1")? & &read("2")?;
+    Ok(images.into_iter().filter(|image| is_foreign(image)).collect())
 }
 
 /// What an environment is called on its target.
@@ -183,6 +190,27 @@ pub fn given(project: &Project, environment: &Environment) -> Result<BTreeMap<St
         // Whoever reads the stack file makes them, or says what is missing.
         false => Ok(BTreeMap::new()),
     }
+}
+
+/// What covers the values of the environment's secret variables, as far as its files are there. Makes none.
+///
+/// Where the stack file cannot be read, a variable of a service is taken for the one of that name that fills the file.
+pub fn mask_of(
+    project: &Project,
+    environment: &Environment,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Mask {
+    let names: BTreeSet<String> = environment.secret_env.iter().cloned().collect();
+    let files = environment.env_files.iter().chain([&environment.stack]);
+    let all_there = files.into_iter().all(|file| project.root.join(file).exists());
+    let source = all_there
+        .then(|| read(project, environment, variable).ok())
+        .flatten();
+    let stack = source.map(|source| source.reading.stack).unwrap_or_default();
+    let given = given(project, environment).unwrap_or_default();
+    let value = |name: &String| given.get(name).cloned().or_else(|| variable(name));
+    let values: Vec<String> = names.iter().filter_map(value).collect();
+    Mask::new(&names, &stack).and(values.iter().map(String::as_str))
 }
 
 type Given = (BTreeMap<String, String>, BTreeMap<String, Place>);

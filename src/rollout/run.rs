@@ -467,6 +467,7 @@ impl<'a> Rollout<'a> {
             done: Vec::new(),
             current: None,
             rollback: true,
+            ran: previous.outcome.ran(),
             ..self.journal.clone()
         };
         let mut rollout = Rollout::new(self.setting, previous, self.contents, journal);

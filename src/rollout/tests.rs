@@ -338,3 +338,92 @@ fn a_probe_that_fails_undoes_the_release_and_changed_probes_are_asked() {
         assert_eq!(running(&target), "api=a1,a1");
     }
 }
+
+/// What came of the release number `n`, and whether it is the newest.
+fn kept(target: &Fake, n: u32) -> (Outcome, bool) {
+    let history = target.history().unwrap();
+    let id = release(n, "", "").0.release.id;
+    let at = history.iter().position(|record| record.release.id == id).unwrap();
+    (history[at].outcome.clone(), at == 0)
+}
+
+#[test]
+fn going_back_and_giving_that_up_leaves_a_release_as_good_as_it_was() {
+    let (events, cancel) = (Events::none(), Cancel::default());
+    let options = Options { keep: 9, ..options() };
+    let (one, two) = (release(1, "api=a1", "k"), release(2, "api=a2", "k"));
+    let mut died = 0;
+    // Undone, overtaken by another rollout, or gone back to once more and then undone.
+    for then in ["abort", "rollout", "again"] {
+        for lives in 0.. {
+            let target = Fake::default();
+            let setting = Setting {
+                target: &target,
+                options: &options,
+                events: &events,
+                cancel: &cancel,
+            };
+            let back = |lives| {
+                let id = one.0.release.id.clone();
+                let mut history = target.history().unwrap().into_iter();
+                let record = history.find(|record| record.release.id == id).unwrap();
+                target.lives.set(lives);
+                let went = Rollout::back(&setting, record);
+                target.lives.set(None);
+                went
+            };
+            Rollout::run(&setting, one.0.clone(), &one.1).unwrap();
+            Rollout::run(&setting, two.0.clone(), &two.1).unwrap();
+            let (ran, _) = kept(&target, 1);
+            if back(Some(lives)).is_ok() {
+                break;
+            }
+            let what = format!("{then}, died after {lives} changes");
+            if target.journal().unwrap().is_none() {
+                continue;
+            }
+            died += 1;
+            let runs = match then {
+                "rollout" => {
+                    let three = release(3, "api=a3", "k");
+                    Rollout::run(&setting, three.0, &three.1).unwrap();
+                    "api=a3,a3"
+                }
+                "again" if back(Some(lives)).is_ok() => break,
+                _ => {
+                    Rollout::abort::<Error>(&setting).unwrap();
+                    "api=a2,a2"
+                }
+            };
+            assert_eq!(running(&target), runs, "{what}");
+            assert_eq!(kept(&target, 1), (ran, false), "{what}");
+            assert!(kept(&target, 2).0.succeeded(), "{what}");
+            assert_eq!(target.journal().unwrap(), None, "{what}");
+        }
+    }
+    assert!(died > 3, "{died}");
+}
+
+#[test]
+fn a_release_that_never_ran_is_no_better_for_being_gone_back_to() {
+    let (events, cancel, options) = (Events::none(), Cancel::default(), options());
+    let target = Fake::default();
+    let setting = Setting {
+        target: &target,
+        options: &options,
+        events: &events,
+        cancel: &cancel,
+    };
+    run(&target, &release(1, "api=a1", "k")).unwrap();
+    run(&target, &release(2, "api=crash/2", "k")).unwrap_err();
+    let id = release(2, "", "").0.release.id;
+    let mut history = target.history().unwrap().into_iter();
+    let failed = history.find(|record| record.release.id == id).unwrap();
+    target.lives.set(Some(1));
+    Rollout::back(&setting, failed).unwrap_err();
+    target.lives.set(None);
+    assert!(target.journal().unwrap().unwrap().rollback);
+    Rollout::abort::<Error>(&setting).unwrap();
+    assert_eq!(running(&target), "api=a1,a1");
+    assert!(kept(&target, 2).0.failed());
+}

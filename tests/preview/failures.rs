@@ -94,6 +94,46 @@ fn a_migration_that_fails() {
 }
 
 #[test]
+fn a_plain_rollout_takes_no_images_that_failed() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::new(As::Caller);
+    migrate(&bench, r#""/migrate", "up", "3""#);
+    bench.skep(&["release", "preview"]);
+    insta::assert_snapshot!(bench.skep(&["rollout", "preview"]).failure(), @"
+    exit 2
+    error: no release of `preview` ran as it should; `skep release preview` makes another, and `skep rollout preview --release RELEASE` tries the newest again
+    ");
+    let images = |release: &str| {
+        let history = bench.json(&["history", "preview"]);
+        let mut records = history.as_array().unwrap().iter();
+        let record = records.find(|record| record["release"]["id"] == release).unwrap();
+        record["release"]["images"].clone()
+    };
+    let id = |value: &Value| value.as_str().unwrap().to_owned();
+    migrate(&bench, r#""/migrate", "up", "0""#);
+    let good = id(&bench.release("1")["release"]);
+    // Another image, which never comes further than its migration.
+    bench.write("root/more", "more");
+    migrate(&bench, r#""/migrate", "up", "4""#);
+    assert_eq!(bench.skep(&["release", "preview"]).code, 6);
+    let failed = id(&bench.json(&["history", "preview"])[0]["release"]["id"]);
+    assert_ne!(images(&failed), images(&good));
+    migrate(&bench, r#""/migrate", "up", "0""#);
+    bench.set("VERSION", "2");
+    let ran = bench.skep(&["rollout", "preview"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let warning = "release RELEASE failed, and the images of RELEASE are taken";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(bench.served(), format!("2 {}", token("1")));
+    assert_eq!(images(&id(&bench.status()["release"])), images(&good));
+    // Whoever means it, gets it.
+    bench.succeed(&["rollout", "preview", "--release", &failed]);
+    assert_eq!(images(&id(&bench.status()["release"])), images(&failed));
+}
+
+#[test]
 fn a_migration_that_hangs() {
     if !has_busybox() {
         return;

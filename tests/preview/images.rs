@@ -180,3 +180,70 @@ fn collect(bench: &Bench) {
     std::thread::sleep(Duration::from_millis(2_500));
     bench.succeed(&["gc", "--keep", "0"]);
 }
+
+#[test]
+fn what_others_build_is_locked_with_its_platforms() {
+    if !has_busybox() {
+        return;
+    }
+    let (bench, registry) = bench(As::Caller);
+    push(&bench, "1", "one");
+    let address = registry.address();
+    let web = format!("{address}/team/web");
+    let lock = |arguments: &[&str]| {
+        let ran = bench.skep(&[&["lock"], arguments].concat());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout.replace(&address, "REGISTRY")
+    };
+    let file = || std::fs::read_to_string(bench.project().join("images.lock")).unwrap();
+    let read = || file().parse::<toml::Table>().unwrap();
+    let stack = std::fs::read_to_string(bench.project().join("deploy/stack.yml")).unwrap();
+    let with = |image: &str| {
+        bench.write(
+            "deploy/stack.yml",
+            &stack.replacen("image: web", &format!("image: {image}"), 1),
+        )
+    };
+    with(&format!("{web}:1"));
+    insta::assert_snapshot!(failure(&bench.skep(&["lock", "--offline"]), registry.port), @"
+    exit 4
+    error: not in the store, and would be fetched from `REGISTRY/team/web:1`; run once without `--offline`
+    ");
+    assert!(!bench.project().join("images.lock").exists());
+    insta::assert_snapshot!(lock(&[]), @"
+    images.lock
+      REGISTRY/team/web:1: new → sha256:DIGEST
+    ");
+    let platform = format!("linux/{}", ARCHITECTURES[0]);
+    let manifest = read()[&format!("{web}:1")]["platforms"][&platform].clone();
+    let manifest = manifest.as_str().unwrap();
+    // A manifest says what it is for in its config, and a digest in the stack file stays what it is.
+    let pinned = format!("{web}@{manifest}");
+    with(&pinned);
+    insta::assert_snapshot!(lock(&[]), @"
+    images.lock
+      REGISTRY/team/web:1: sha256:DIGEST → gone
+      REGISTRY/team/web@sha256:DIGEST: new → sha256:DIGEST
+    ");
+    let entry = read()[&pinned].clone();
+    assert_eq!(entry["digest"].as_str(), Some(manifest));
+    assert_eq!(entry["platforms"][&platform].as_str(), Some(manifest));
+    assert_eq!(lock(&[]), "");
+    bench.release("1");
+    let history = bench.json(&["history", "preview"]);
+    let known = &history[0]["release"]["images"][&pinned]["platforms"];
+    assert_eq!(known[&platform], manifest, "{history}");
+    let other = file().replace(&platform, &format!("linux/{}", ARCHITECTURES[1]));
+    bench.write("images.lock", &other);
+    insta::assert_snapshot!(lock(&[]), @"
+    images.lock
+      REGISTRY/team/web@sha256:DIGEST: other platforms of sha256:DIGEST
+    ");
+    with(&format!("{web}@sha256:{}", "0".repeat(64)));
+    let before = file();
+    insta::assert_snapshot!(failure(&bench.skep(&["lock"]), registry.port), @"
+    exit 2
+    error: `REGISTRY/team/web` has no image `sha256:DIGEST`
+    ");
+    assert_eq!(file(), before);
+}

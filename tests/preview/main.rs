@@ -8,4 +8,5 @@ mod images;
 mod load;
 mod processes;
 mod releases;
+mod told;
 mod verbs;
