@@ -64,23 +64,17 @@ struct Live {
 struct Watched(BTreeMap<String, (Option<String>, Instant)>);
 
 impl Watched {
-    /// Whether something ails a service that was not said yet.
-    fn is_news(&mut self, what: &str, trouble: Option<&str>) -> bool {
-        let now = (trouble.map(str::to_owned), Instant::now());
-        let before = self.0.insert(what.to_owned(), now);
-        trouble.is_some() && before.is_none_or(|(before, _)| before.as_deref() != trouble)
-    }
-
-    /// Whether a pipe is to be told: of trouble at once, of progress now and then.
-    fn is_due(&mut self, what: &str, trouble: Option<&str>) -> bool {
-        let is_due = match self.0.get(what) {
-            Some((before, at)) => before.as_deref() != trouble || at.elapsed() >= PROGRESS,
+    /// Whether to say more of a service, and remembers that it was: trouble at once, and how far it is after `every`.
+    fn takes(&mut self, what: &str, trouble: Option<&str>, every: Duration) -> bool {
+        let due = match self.0.get(what) {
+            Some((before, at)) => before.as_deref() != trouble || at.elapsed() >= every,
             None => true,
         };
-        if is_due {
-            self.is_news(what, trouble);
+        if due {
+            self.0
+                .insert(what.to_owned(), (trouble.map(str::to_owned), Instant::now()));
         }
-        is_due
+        due
     }
 }
 
@@ -130,7 +124,7 @@ impl State {
             View::Quiet => {}
             View::Lines(watched) => {
                 if let Event::Watched { what, trouble, .. } = event
-                    && !watched.is_due(what, trouble.as_deref())
+                    && !watched.takes(what, trouble.as_deref(), PROGRESS)
                 {
                     return;
                 }
@@ -236,8 +230,11 @@ impl Live {
             }
             Event::Warning { .. } | Event::Step { .. } | Event::Line { .. } => self.print(event),
             // What ails a replica stays on the screen; how far all of them are is shown in place.
-            Event::Watched { what, trouble, .. } if self.watched.is_news(what, trouble.as_deref()) => {
-                self.print(event)
+            Event::Watched { what, trouble, .. } => {
+                let is_news = self.watched.takes(what, trouble.as_deref(), Duration::MAX);
+                if is_news && trouble.is_some() {
+                    self.print(event);
+                }
             }
             _ => {}
         }

@@ -1,12 +1,10 @@
 //! `skep status`, `skep history` and `skep logs`: what an environment runs and ran. Nothing is changed.
 
-use std::collections::BTreeMap;
-
 use super::deploy::{How, within};
 use super::failure::{Failure, printable};
 use super::{Context, stdout};
 use crate::rollout::{
-    Journal, LogQuery, Observed, Outcome, Record, Replica, Service, State, listed, together,
+    Journal, LogQuery, Observed, Outcome, Record, Replica, Service, State, counted, listed, together,
 };
 
 #[derive(Debug, clap::Args)]
@@ -85,16 +83,8 @@ const FEW: usize = 6;
 const TROUBLES: usize = 10;
 
 fn service_text(name: &str, service: &Service) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for task in &service.tasks {
-        *counts.entry(task.state.name()).or_default() += 1;
-    }
-    let ready = counts.remove(State::Ready.name()).unwrap_or_default();
-    let mut text = format!("{name:16} {ready}/{} ready", service.replicas);
-    for (state, count) in counts {
-        text += &format!(", {count} {state}");
-    }
-    text.push('\n');
+    let (ready, others) = counted(service.tasks.iter());
+    let mut text = format!("{name:16} {ready}/{} ready{others}\n", service.replicas);
     if let Some(paused) = &service.paused {
         text += &format!("  stopped half-way: {}\n", printable(&paused.message));
     }

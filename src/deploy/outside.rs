@@ -1,13 +1,13 @@
 //! How a Swarm's machines look to strangers, for lints.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, ToSocketAddrs as _};
+use std::net::IpAddr;
 
 use bollard::models;
 use reqwest::Url;
 
 use super::{Deployment, Error};
-use crate::docker::{answering, is_here, sshd};
+use crate::docker::{Sshd, addresses_of, answering, is_here, sshd};
 use crate::lint::{BETWEEN_NODES, Login, Outside, WEB};
 use crate::rollout::{self, Swarm};
 
@@ -40,9 +40,8 @@ impl Deployment<'_> {
                 .ok()
                 .and_then(|url| url.host_str().map(str::to_owned));
             let Some(host) = host else { continue };
-            let leads = (host.as_str(), 0).to_socket_addrs().into_iter().flatten();
-            let node = leads.filter_map(|at| nodes.get(&at.ip())).next();
-            names.extend(node.map(|node| (host, node.clone())));
+            let node = addresses_of(&host).iter().find_map(|address| nodes.get(address));
+            names.extend(node.cloned().map(|node| (host, node)));
         }
         names.sort();
         names.dedup();
@@ -56,7 +55,7 @@ fn logins(swarm: &Swarm) -> Vec<Login> {
         let asked: Vec<_> = managers.map(|manager| scope.spawn(|| sshd(manager))).collect();
         let offers = asked.into_iter().enumerate();
         let offers = offers.filter_map(|(index, asked)| Some((index, asked.join().ok()??)));
-        let login = |(index, sshd): (usize, crate::docker::Sshd)| Login {
+        let login = |(index, sshd): (usize, Sshd)| Login {
             index,
             user: sshd.user,
             port: sshd.port,

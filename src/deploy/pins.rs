@@ -70,8 +70,7 @@ pub fn lock_images(
 }
 
 async fn look_up(client: &registry::Client, setting: &Setting, image: &str) -> Result<Pin, Error> {
-    let malformed = |error: registry::AddressError| rollout::PrepareError::User(error.to_string());
-    let (repository, tag) = Repository::of_image(image).map_err(malformed)?;
+    let (repository, tag) = Repository::of_image(image)?;
     let digest = match image.split_once('@') {
         Some((_, digest)) => digest.to_owned(),
         None => {

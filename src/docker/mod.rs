@@ -34,7 +34,7 @@ pub use error::Error;
 pub use link::Options;
 pub use logs::{LogLine, LogOptions, Stream};
 pub use objects::{SecretSpec, config_content, data};
-pub use outside::{Sshd, answering, is_here, sshd};
+pub use outside::{Sshd, addresses_of, answering, is_here, sshd};
 pub use services::{Inventory, RegistryAuth};
 
 use error::Trouble;

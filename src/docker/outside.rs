@@ -1,9 +1,9 @@
 //! How the machines of a Swarm look to whoever has no key: what their sshd offers, and on which ports they answer. A
 //! connection is opened and closed again; nothing is logged in to, and nothing waits for longer than a few seconds.
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use super::address::{Address, Place, Remote};
 
@@ -31,9 +31,10 @@ pub fn sshd(address: &Address) -> Option<Sshd> {
     let Place::Ssh(remote) = &address.0 else {
         return None;
     };
-    let configured = output(ssh(remote, &["-G"]))?;
+    let configured = output(ssh(remote, &["-G"]))?.stdout;
+    let configured = String::from_utf8_lossy(&configured);
     let value = |key: &str| {
-        let mut lines = configured.0.lines();
+        let mut lines = configured.lines();
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ').map(str::to_owned))
     };
     let (user, port) = (value("user")?, value("port")?.parse().ok()?);
@@ -49,10 +50,10 @@ pub fn sshd(address: &Address) -> Option<Sshd> {
         ],
     );
     ask.arg("exit");
-    let (_, said, succeeded) = output(ask)?;
-    let methods = match succeeded {
+    let answer = output(ask)?;
+    let methods = match answer.status.success() {
         true => Vec::new(),
-        false => offered(&said)?,
+        false => offered(&String::from_utf8_lossy(&answer.stderr))?,
     };
     Some(Sshd { user, port, methods })
 }
@@ -77,30 +78,23 @@ fn ssh(remote: &Remote, options: &[&str]) -> Command {
     command
 }
 
-/// Stdout, stderr, and whether it ended well; `None` if it did not end in time.
-fn output(mut command: Command) -> Option<(String, String, bool)> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().ok()?;
-    let began = Instant::now();
-    // It prints less than a pipe holds.
-    while child.try_wait().ok()?.is_none() {
-        if began.elapsed() > SSH_LIMIT {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let output = child.wait_with_output().ok()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Some((
-        text(&output.stdout),
-        text(&output.stderr),
-        output.status.success(),
-    ))
+/// What a command printed and how it ended; `None` if it did not end in time.
+fn output(command: Command) -> Option<Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    runtime.block_on(async {
+        let mut command = tokio::process::Command::from(command);
+        let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        tokio::time::timeout(SSH_LIMIT, ended).await.ok()?.ok()
+    })
+}
+
+/// The addresses that a name leads to; none if it leads nowhere.
+pub fn addresses_of(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs().into_iter().flatten();
+    found.map(|at| at.ip()).collect()
 }
 
 /// Where somebody answers, of every one of `ports` on every one of `addresses`.

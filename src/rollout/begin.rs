@@ -207,19 +207,17 @@ impl<'a> Rollout<'a> {
             let release = record.release.id;
             return Err(Error::Problems { release, problems });
         }
-        let ran = record.outcome.ran();
+        let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
         record.outcome = Outcome::Pending;
         record.began = now();
         if outlook.attempt.is_none() && record.release.migration.is_none() {
             record.release.migration = migrate::unchanged(outlook.previous.as_ref());
         }
-        let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
-        journal.ran = ran;
         match outlook.journal {
             // Whoever goes on has the same to go back to as whoever began.
             Some(begun) if begun.release == journal.release => {
                 journal.previous = begun.previous;
-                journal.ran = ran.or(begun.ran);
+                journal.ran = journal.ran.or(begun.ran);
             }
             Some(begun) => given_up(target, &begun, outlook.history)?,
             None => {}

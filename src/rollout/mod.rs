@@ -50,4 +50,4 @@ pub use target::{
     Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,
     Service, Spec, State, Step, Target, Task, TaskState,
 };
-pub use watch::{Reason, listed, together};
+pub use watch::{Reason, counted, listed, together};

@@ -90,11 +90,7 @@ impl Bench {
     }
 
     fn error(&self) -> String {
-        let error = self.prepare().unwrap_err().to_string();
-        error.replace(
-            &*self.directory.path().canonicalize().unwrap().to_string_lossy(),
-            "DIR",
-        )
+        self.prepare().unwrap_err().to_string()
     }
 }
 

@@ -73,18 +73,15 @@ pub(super) enum Extent {
 pub(super) fn progress(service: &Service, spec: &Spec) -> Progress {
     let (new, old): (Vec<&Replica>, Vec<&Replica>) =
         service.tasks.iter().partition(|task| task.revision == spec.task);
-    let leaving = |task: &&&Replica| task.state == State::Stopping;
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for task in &new {
-        *counts.entry(task.state.name()).or_default() += 1;
-    }
-    let ready = counts.remove(State::Ready.name()).unwrap_or_default();
-    *counts.entry(State::Stopping.name()).or_default() += old.iter().filter(leaving).count();
-    counts.insert("old", old.len() - old.iter().filter(leaving).count());
-    let mut state = format!("{ready} of {} ready", spec.replicas);
-    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-        state += &format!(", {count} {name}");
-    }
+    let (leaving, old): (Vec<&Replica>, Vec<&Replica>) =
+        old.into_iter().partition(|task| task.state == State::Stopping);
+    let (ready, others) = counted(new.iter().copied().chain(leaving));
+    let old = (!old.is_empty()).then(|| format!(", {} old", old.len()));
+    let state = format!(
+        "{ready} of {} ready{others}{}",
+        spec.replicas,
+        old.unwrap_or_default()
+    );
     let ill = new
         .iter()
         .filter_map(|task| Some((task.reason.as_ref()?.clone(), task.name.as_str())));
@@ -100,6 +97,17 @@ pub(super) fn progress(service: &Service, spec: &Spec) -> Progress {
         state,
         trouble: (!told.is_empty()).then(|| told.join("; ")),
     }
+}
+
+/// How many replicas are ready, and the others as they follow that: `, 2 starting, 1 stopping`.
+pub fn counted<'a>(replicas: impl Iterator<Item = &'a Replica>) -> (usize, String) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for replica in replicas {
+        *counts.entry(replica.state.name()).or_default() += 1;
+    }
+    let ready = counts.remove(State::Ready.name()).unwrap_or_default();
+    let others = counts.iter().map(|(state, count)| format!(", {count} {state}"));
+    (ready, others.collect())
 }
 
 /// Names by what they have in common, in the order of the first of each.
@@ -293,7 +301,7 @@ mod tests {
             _ => (number, "1", State::Ready, None),
         });
         insta::assert_snapshot!(shown(half.collect()), @"
-        19 of 50 ready, 7 backoff, 22 old, 1 stopping, 1 unplaced
+        19 of 50 ready, 7 backoff, 1 stopping, 1 unplaced, 22 old
         api.20, api.21, api.22 and 4 more: exited with code 1; api.27: no node has room
         ");
         let each = (1..=5).map(|number| {

@@ -99,22 +99,19 @@ impl Checkout {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(example.join(file), to).unwrap();
         }
-        for arguments in [
-            &["init", "--quiet"][..],
-            &["add", "--all"],
-            &[
-                "-c",
-                "user.name=t",
-                "-c",
-                "user.email=t@t.invalid",
-                "commit",
-                "--quiet",
-                "-m",
-                "example",
-            ],
-        ] {
-            run(Command::new("git").args(arguments).current_dir(self.project()));
-        }
+        self.git(&["init", "--quiet"]);
+        self.commit("example");
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        run(Command::new("git").args(arguments).current_dir(self.project()));
+    }
+
+    /// Commits all that was changed.
+    pub fn commit(&self, message: &str) {
+        self.git(&["add", "--all"]);
+        let who = ["-c", "user.name=t", "-c", "user.email=t@t.invalid"];
+        self.git(&[&who[..], &["commit", "--quiet", "-m", message]].concat());
     }
 
     pub fn project(&self) -> PathBuf {

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Output;
 
 use super::checkout::Checkout;
-use super::production::{STACK, commit, docker, fill_in, has_swarm, production, said};
+use super::production::{STACK, docker, fill_in, has_swarm, production, said};
 use super::run::get;
 use super::{PLATFORMS, is_wanted};
 
@@ -339,7 +339,7 @@ fn p0_7_nothing_rolls_when_the_migration_fails_and_its_log_comes_first() {
         "-- +goose Up\nALTER TABLE no_such_table ADD COLUMN hive text;\n\n-- +goose Down\nSELECT 1;\n",
     )
     .unwrap();
-    commit(&production.checkout, "a migration that fails");
+    production.checkout.commit("a migration that fails");
     let failed = production.skep(&["release", "prod"]);
     let text = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert_eq!(failed.status.code(), Some(6), "{text}");
@@ -358,7 +358,7 @@ fn p0_7_nothing_rolls_when_the_migration_fails_and_its_log_comes_first() {
     assert_eq!(status.status.code(), Some(0), "{}", said(&status));
     assert!(said(&status).contains("version 3"), "{}", said(&status));
     fs::remove_file(&broken).unwrap();
-    commit(&production.checkout, "without it");
+    production.checkout.commit("without it");
     let mended = production.skep(&["release", "prod"]);
     assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));
     assert_eq!(get(production.api, "/api/health/").unwrap().0, 200);

@@ -187,9 +187,6 @@ impl Swarm {
             true => self.converted(record, inventory)?,
             false => found(record)?,
         };
-        if record.found.is_empty() {
-            wanted.values_mut().for_each(|spec| self.mark_pull(spec));
-        }
         for (name, spec) in &mut wanted {
             let scoped = swarm::scoped(&self.about.name, name);
             let there = inventory.services.iter().find_map(|service| {
@@ -283,7 +280,8 @@ impl Swarm {
         };
         let convert = |(name, service): (&String, &stack::Service)| {
             let spec = swarm::service(&around, name, &record.stack, service);
-            let spec = spec.map_err(|error| Error::Refused(error.to_string()))?;
+            let mut spec = spec.map_err(|error| Error::Refused(error.to_string()))?;
+            self.mark_pull(&mut spec);
             Ok((name.clone(), spec))
         };
         record.stack.services.iter().map(convert).collect()
