@@ -36,25 +36,13 @@ impl<'a> Judge<'a> {
 
     /// Refuses what is wrong whatever the images are, before any is built.
     pub(super) fn before_images(&self) -> Result<(), Error> {
-        let report = self.report(
-            &BTreeMap::new(),
-            &BTreeMap::new(),
-            self.target(),
-            &Seen::default(),
-        )?;
-        self.refuse(&report)
+        self.refuse(&self.files()?)
     }
 
-    /// What is wrong whatever the images are.
-    pub(super) fn files(&self) -> Result<Vec<lint::Finding>, Error> {
-        Ok(self
-            .report(
-                &BTreeMap::new(),
-                &BTreeMap::new(),
-                self.target(),
-                &Seen::default(),
-            )?
-            .findings)
+    /// What is wrong whatever the images are, and whatever a target says.
+    pub(super) fn files(&self) -> Result<Report, Error> {
+        let (images, configs) = (BTreeMap::new(), BTreeMap::new());
+        self.report(&images, &configs, self.target(), &Seen::default())
     }
 
     /// Refuses what blocks, and warns of the rest.

@@ -103,7 +103,7 @@ impl Deployment<'_> {
     /// What the files say. Builds nothing, and asks neither the target nor a registry.
     pub fn offline(&self) -> Result<Offline, Error> {
         let source = rollout::read_stack(&self.setting.project, self.environment, self.asker.variable)?;
-        let findings = Judge::new(self, &source)?.files()?;
+        let findings = Judge::new(self, &source)?.files()?.findings;
         let stack = &source.reading.stack;
         let image = |name: &String| match name.contains('@') {
             true => name.clone(),
