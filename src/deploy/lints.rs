@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bollard::models;
 use chrono::{Datelike as _, Utc};
 use toml::value::Date;
 
@@ -16,6 +15,7 @@ use crate::rollout::{self, Source, TargetError};
 use crate::rootfs::Config;
 use crate::source;
 use crate::stack::Stack;
+use crate::swarm::Node;
 
 /// Judges one reading of an environment's files.
 pub(super) struct Judge<'a> {
@@ -49,7 +49,7 @@ impl<'a> Judge<'a> {
     pub(super) fn with_images(&self, images: &BTreeMap<String, ReleasedImage>) -> Result<(), Error> {
         let (pull, nodes) = match &self.deployment.place {
             Place::Preview(_) => (true, None),
-            Place::Swarm(swarm) => (false, Some(nodes(&swarm.nodes()?))),
+            Place::Swarm(swarm) => (false, Some(swarm.nodes()?)),
         };
         let seen = Seen { nodes, outside: None };
         let configs = self.deployment.configs(&self.source.reading.stack, images, pull);
@@ -112,31 +112,8 @@ impl<'a> Judge<'a> {
 /// What was asked of a Swarm, as far as somebody asked.
 #[derive(Default)]
 struct Seen {
-    nodes: Option<Vec<lint::Node>>,
+    nodes: Option<Vec<Node>>,
     outside: Option<lint::Outside>,
-}
-
-/// The nodes of a Swarm, as lints know them.
-fn nodes(nodes: &[models::Node]) -> Vec<lint::Node> {
-    let node = |node: &models::Node| {
-        let node = node.clone();
-        let spec = node.spec.unwrap_or_default();
-        let about = node.description.unwrap_or_default();
-        let platform = about.platform.unwrap_or_default();
-        let engine = about.engine.and_then(|engine| engine.labels);
-        lint::Node {
-            id: node.id.unwrap_or_default(),
-            name: about.hostname.unwrap_or_default(),
-            os: platform.os.unwrap_or_default(),
-            arch: platform.architecture.unwrap_or_default(),
-            labels: spec.labels.unwrap_or_default().into_iter().collect(),
-            engine_labels: engine.unwrap_or_default().into_iter().collect(),
-            manager: spec.role == Some(models::NodeSpecRoleEnum::MANAGER),
-            ready: node.status.and_then(|status| status.state) == Some(models::NodeState::READY),
-            drained: spec.availability != Some(models::NodeSpecAvailabilityEnum::ACTIVE),
-        }
-    };
-    nodes.iter().map(node).collect()
 }
 
 impl Deployment<'_> {
@@ -170,9 +147,9 @@ impl Deployment<'_> {
             if target.is_some() {
                 return Ok((BTreeMap::new(), seen));
             }
-            let all = swarm.nodes()?;
-            seen.nodes = Some(nodes(&all));
-            seen.outside = Some(self.outside(swarm, &all)?);
+            let nodes = swarm.nodes()?;
+            seen.outside = Some(self.outside(swarm, &nodes)?);
+            seen.nodes = Some(nodes);
         }
         let newest = self.target().history()?.into_iter().next();
         Ok((

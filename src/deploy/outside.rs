@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bollard::models;
 use reqwest::Url;
 
 use super::{Deployment, Error};
 use crate::docker::{Sshd, addresses_of, answering, is_here, sshd};
 use crate::lint::{BETWEEN_NODES, Login, Outside, WEB};
 use crate::rollout::{self, Swarm};
+use crate::swarm::Node;
 
 impl Deployment<'_> {
     /// Asks the managers' sshd, the nodes' ports, and where names lead. What does not answer is not told of, and neither
     /// is a node that is this machine.
-    pub(super) fn outside(&self, swarm: &Swarm, nodes: &[models::Node]) -> Result<Outside, Error> {
-        let nodes: BTreeMap<IpAddr, String> = nodes.iter().filter_map(address).collect();
+    pub(super) fn outside(&self, swarm: &Swarm, nodes: &[Node]) -> Result<Outside, Error> {
+        let named = nodes
+            .iter()
+            .filter_map(|node| Some((node.address?, node.name.clone())));
+        let nodes: BTreeMap<IpAddr, String> = named.collect();
         let addresses: Vec<IpAddr> = nodes
             .keys()
             .copied()
@@ -67,11 +70,4 @@ fn logins(swarm: &Swarm) -> Vec<Login> {
         };
         offers.map(login).collect()
     })
-}
-
-/// A node's address and name.
-fn address(node: &models::Node) -> Option<(IpAddr, String)> {
-    let address = node.status.as_ref()?.addr.as_ref()?.parse().ok()?;
-    let name = node.description.as_ref().and_then(|about| about.hostname.clone());
-    Some((address, name.or_else(|| node.id.clone())?))
 }

@@ -4,7 +4,6 @@
 
 mod allow;
 mod found;
-mod node;
 mod outside;
 mod rows;
 mod table;
@@ -26,9 +25,9 @@ use toml::value::Date;
 use crate::project::{Environment, Project, TargetKind};
 use crate::rootfs::Config;
 use crate::stack::{Place, Reading, nearest};
+use crate::swarm::Node;
 
 use found::Found;
-pub use node::Node;
 pub use outside::{BETWEEN_NODES, Login, Outside, WEB};
 pub use table::LINTS;
 

@@ -1,7 +1,7 @@
 //! What rows find that are told of a swarm's nodes.
 
 use super::tests::Case;
-use super::*;
+use crate::swarm::Node;
 
 fn node(name: &str, arch: &str) -> Node {
     Node {

@@ -12,6 +12,7 @@ mod endpoint;
 mod limits;
 mod mounts;
 mod networks;
+mod node;
 mod shown;
 mod spec;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use canonical::{Names, canonical, revision, task_template};
 pub use change::impossible;
 pub use limits::unsupported;
 pub use networks::{differences, network, network_name};
+pub use node::Node;
 pub use shown::shown;
 pub use spec::{Error, ObjectRef, PinnedImage, Surroundings, scoped, service};
 

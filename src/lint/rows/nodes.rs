@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::lint::{Found, Inputs, Node};
+use crate::lint::{Found, Inputs};
 use crate::stack::{Mode, Order, Port, PortMode, Service};
+use crate::swarm::Node;
 
 /// The nodes that may get tasks of a service.
 fn candidates<'a>(inputs: &Inputs<'a>, service: &Service) -> Option<Vec<&'a Node>> {

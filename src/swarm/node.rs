@@ -1,15 +1,19 @@
-//! The nodes of a swarm as lints see them: what runs there, and whether a constraint of a stack file lets a service onto
-//! one. Plain data; whoever asks the target fills it in.
+//! The nodes of a Swarm: what each is, and whether a constraint of a stack file lets a service onto it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bollard::models;
 
 /// A node of a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// The engine's id of it.
     pub id: String,
-    /// Its host name.
+    /// Its host name, or its id.
     pub name: String,
+    /// Where other nodes reach it.
+    pub address: Option<IpAddr>,
     /// As the engine says it, such as `linux`.
     pub os: String,
     /// As the engine says it, such as `x86_64` or `aarch64`.
@@ -26,6 +30,30 @@ pub struct Node {
     pub drained: bool,
 }
 
+impl From<&models::Node> for Node {
+    fn from(node: &models::Node) -> Node {
+        let node = node.clone();
+        let spec = node.spec.unwrap_or_default();
+        let about = node.description.unwrap_or_default();
+        let platform = about.platform.unwrap_or_default();
+        let engine = about.engine.and_then(|engine| engine.labels);
+        let status = node.status.unwrap_or_default();
+        let id = node.id.unwrap_or_default();
+        Node {
+            name: about.hostname.unwrap_or_else(|| id.clone()),
+            id,
+            address: status.addr.and_then(|address| address.parse().ok()),
+            os: platform.os.unwrap_or_default(),
+            arch: platform.architecture.unwrap_or_default(),
+            labels: spec.labels.unwrap_or_default().into_iter().collect(),
+            engine_labels: engine.unwrap_or_default().into_iter().collect(),
+            manager: spec.role == Some(models::NodeSpecRoleEnum::MANAGER),
+            ready: status.state == Some(models::NodeState::READY),
+            drained: spec.availability != Some(models::NodeSpecAvailabilityEnum::ACTIVE),
+        }
+    }
+}
+
 impl Node {
     /// The platform in OCI's words, such as `linux/amd64`.
     pub fn platform(&self) -> String {
@@ -40,7 +68,7 @@ impl Node {
     }
 
     /// Whether tasks of a service with these constraints may come here. What is not understood keeps none away.
-    pub(super) fn takes(&self, constraints: &[String]) -> bool {
+    pub fn takes(&self, constraints: &[String]) -> bool {
         let holds = |constraint: &String| self.holds(constraint).unwrap_or(true);
         self.ready && !self.drained && constraints.iter().all(holds)
     }
@@ -82,6 +110,7 @@ mod tests {
         let node = Node {
             id: "n1".to_owned(),
             name: "one".to_owned(),
+            address: None,
             os: "linux".to_owned(),
             arch: "aarch64".to_owned(),
             labels: [("Disk".to_owned(), "ssd".to_owned())].into(),
