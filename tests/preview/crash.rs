@@ -81,6 +81,11 @@ fn gone(bench: &Bench, supervisor: Pid) {
     });
 }
 
+/// The release that the newest record is of.
+fn newest(bench: &Bench) -> Value {
+    bench.json(&["history", "preview"])[0]["release"]["id"].clone()
+}
+
 /// The version of the release that runs, by what it is recorded with.
 fn recorded(bench: &Bench, status: &Value) -> String {
     let history = bench.json(&["history", "preview"]);
@@ -110,16 +115,17 @@ fn killed(who: As, victim: Victim) {
     for time in 2..MAX_ROLLOUTS {
         let version = time.to_string();
         next(&bench, &version);
+        let before = newest(&bench);
         let after = whole.mul_f64(random.next());
         match kill_half_way(&bench, victim, after) {
             true => hits += 1,
             // What else the machine did is over.
             false => whole = whole.mul_f64(0.8),
         }
-        let verb = if random.next() < 0.5 {
-            "rollback"
-        } else {
-            "rollout"
+        // Where nothing was begun, a rollback would undo what ran before that, and after some of these there is none.
+        let verb = match random.next() < 0.5 && newest(&bench) != before {
+            true => "rollback",
+            false => "rollout",
         };
         let ran = bench.skep(&[verb, "preview"]);
         let what = format!("{victim:?} killed after {after:?} for {version}, then {verb}");
