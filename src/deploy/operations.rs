@@ -109,6 +109,7 @@ impl Deployment<'_> {
             stack,
             migrate: None,
             probes: BTreeMap::new(),
+            checks: BTreeMap::new(),
             addresses: BTreeMap::new(),
             singletons: self.environment.rules.singletons.iter().cloned().collect(),
             found: specs,

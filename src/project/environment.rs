@@ -75,6 +75,9 @@ pub struct Environment {
     /// What must answer at the end, by service.
     #[serde(default)]
     pub probes: BTreeMap<String, Vec<Probe>>,
+    /// What is asked inside the target while services roll, by name.
+    #[serde(default)]
+    pub checks: BTreeMap<String, Check>,
     /// How long a stage of a rollout may take; 5 minutes if absent.
     #[serde(default)]
     pub timeout: Option<Span>,
@@ -159,6 +162,28 @@ pub struct Migrate {
     /// Whether what ran before cannot do with the new schema: a failure after it stands, and is not rolled back.
     #[serde(default)]
     pub breaking: bool,
+}
+
+/// A command that is asked inside the target while services roll.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The service whose image and settings it has.
+    pub service: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The last number that it prints is at most this; any is good if absent, as long as the command succeeds.
+    #[serde(default)]
+    pub at_most: Option<u64>,
+    /// Whether it is asked on each node that the service may come to.
+    #[serde(default)]
+    pub each_node: bool,
+    /// From one time to the next, at least a second; once if absent.
+    #[serde(default)]
+    pub every: Option<Span>,
+    /// How long an answer may take; 30 seconds if absent.
+    #[serde(default)]
+    pub timeout: Option<Span>,
 }
 
 /// A request that must be answered well: a path, or a table with the rest.
@@ -285,6 +310,7 @@ impl Environment {
             ));
         }
         self.check_probes()?;
+        self.check_checks()?;
         self.check_secrets()?;
         self.check_notify()?;
         let unexplained = self.allow.iter().find(|allow| allow.reason.trim().is_empty());
@@ -322,6 +348,20 @@ impl Environment {
                     probe.need.unwrap_or_default().to_string(),
                     "a `need` from 1 to `count`",
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_checks(&self) -> Result<(), Senseless> {
+        for (name, check) in &self.checks {
+            let key = format!("checks.{name}");
+            if check.command.is_empty() {
+                return Err((key, "[]".to_owned(), "a program and its arguments"));
+            }
+            let every = check.every.map(|span| span.0);
+            if let Some(every) = every.filter(|every| every.as_secs() == 0) {
+                return Err((key, format!("{every:?}"), "an `every` of at least 1s"));
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use environment::{Allow, Environment, Migrate, Notify, Probe, Pull, SecretSource, TargetKind};
+pub use environment::{Allow, Check, Environment, Migrate, Notify, Probe, Pull, SecretSource, TargetKind};
 pub use pins::{PINS, Pin, Pins, is_foreign, is_tag};
 pub use rules::{Attestation, Connections, Rules};
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::check;
 use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
 use super::migrate::{self, Once};
@@ -207,6 +208,7 @@ impl<'a> Rollout<'a> {
             let release = record.release.id;
             return Err(Error::Problems { release, problems });
         }
+        check::clean(target, &outlook.observed)?;
         let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
         record.outcome = Outcome::Pending;
         record.began = now();
@@ -303,6 +305,7 @@ impl Outlook {
             release,
             changed: false,
             probes: Vec::new(),
+            checks: Vec::new(),
             addresses,
         })
     }

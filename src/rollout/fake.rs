@@ -27,6 +27,8 @@ pub(super) struct Fake {
     /// Where every service answers.
     pub endpoint: Option<Endpoint>,
     pub frozen: RefCell<Option<Freeze>>,
+    /// Where replicas can run.
+    pub places: Vec<Place>,
     /// Whether somebody else holds the lock.
     pub locked: Cell<bool>,
 }
@@ -177,7 +179,9 @@ impl Target for Fake {
     }
 
     fn start_task(&self, task: &Task, _: &Record) -> Result<(), Error> {
-        self.change(format!("task {}", task.command.join(" ")))?;
+        let place = task.place.as_ref().map(|place| format!(" on {place}"));
+        let place = place.unwrap_or_default();
+        self.change(format!("task {}{place}", task.command.join(" ")))?;
         let exit_code = self.exits.get(&task.command[0]).copied().unwrap_or(0);
         let exit_code = (exit_code >= 0).then_some(exit_code);
         let state = TaskState {
@@ -186,6 +190,14 @@ impl Target for Fake {
         };
         self.observed.borrow_mut().tasks.insert(task.name.clone(), state);
         Ok(())
+    }
+
+    fn places(&self, _: &str, _: &Record) -> Result<Vec<Place>, Error> {
+        Ok(self.places.clone())
+    }
+
+    fn end_task(&self, _: &str) -> Result<(), Error> {
+        self.change("end task".to_owned())
     }
 
     fn stop_task(&self, name: &str) -> Result<(), Error> {

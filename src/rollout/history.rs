@@ -22,6 +22,9 @@ pub struct Record {
     pub migrate: Option<Migrate>,
     /// What must answer at the end, by service.
     pub probes: BTreeMap<String, Vec<Probe>>,
+    /// What is asked inside the target while services roll, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<String, Check>,
     /// Where probes find a service, such as `https://api.example`, if not where the target publishes it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<String, String>,
@@ -71,6 +74,24 @@ pub struct Migrate {
     /// Whether what ran before cannot do with the new schema.
     #[serde(default)]
     pub breaking: bool,
+}
+
+/// A command that is asked inside the target while services roll.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The service whose image and settings it has.
+    pub service: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The last number that it prints is at most this.
+    pub at_most: Option<u64>,
+    /// Whether it is asked on each node that the service may come to.
+    pub each_node: bool,
+    /// From one time to the next; once if absent.
+    pub every: Option<Duration>,
+    /// How long an answer may take.
+    pub timeout: Duration,
 }
 
 /// A request that must be answered well.

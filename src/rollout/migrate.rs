@@ -7,7 +7,7 @@ use super::error::Stop;
 use super::history::{Migrate, Record};
 use super::mask::Mask;
 use super::run::Setting;
-use super::target::{self, LogQuery, Observed, Task};
+use super::target::{self, LogQuery, Observed, Task, TaskState};
 use super::watch::Reason;
 use crate::event::Event;
 use crate::release::Migration;
@@ -103,6 +103,7 @@ pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Re
         service: one.service.to_owned(),
         command: command.to_vec(),
         timeout,
+        place: None,
     };
     setting.target.start_task(&task, record)?;
     let deadline = Instant::now() + timeout;
@@ -126,15 +127,11 @@ pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Re
                 .collect();
             Stop::Failed(Reason::with_lines(message, lines))
         };
-        match state {
-            Some(state) if state.exit_code == Some(0) => return Ok(lines),
-            Some(state) if state.exit_code.is_some() => {
-                let why = state
-                    .reason
-                    .unwrap_or_else(|| format!("exit code {}", state.exit_code.unwrap_or(-1)));
-                return Err(end(format!("`{}` failed: {why}", command.join(" "))));
-            }
-            _ => {}
+        if let Some(state) = state.filter(|state| state.exit_code.is_some()) {
+            return match failure(&state) {
+                None => Ok(lines),
+                Some(why) => Err(end(format!("`{}` failed: {why}", command.join(" ")))),
+            };
         }
         if Instant::now() >= deadline {
             setting.target.stop_task(name)?;
@@ -152,7 +149,19 @@ pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Re
     }
 }
 
-fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, Stop> {
+/// Why a task that has ended did not succeed.
+pub(super) fn failure(state: &TaskState) -> Option<String> {
+    let code = state.exit_code.filter(|code| *code != 0)?;
+    Some(
+        state
+            .reason
+            .clone()
+            .unwrap_or_else(|| format!("exit code {code}")),
+    )
+}
+
+/// What a task printed.
+pub(super) fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, target::Error> {
     let query = LogQuery {
         of: Some(name.to_owned()),
         plain: true,
@@ -166,7 +175,7 @@ fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, Stop> {
 }
 
 /// The last run of digits in a line.
-fn last_number(line: &str) -> Option<u64> {
+pub(super) fn last_number(line: &str) -> Option<u64> {
     let end = line.rfind(|letter: char| letter.is_ascii_digit())? + 1;
     let start = line[..end]
         .rfind(|letter: char| !letter.is_ascii_digit())

@@ -7,6 +7,7 @@
 //! is taken: after a death at any instant, the next rollout observes, and takes the steps that are left.
 
 mod begin;
+mod check;
 mod content;
 mod error;
 mod history;
@@ -29,12 +30,15 @@ mod variables;
 mod watch;
 
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use check::Checked;
 pub use error::Error;
-pub use history::{Journal, Migrate, Outcome, Probe, Record};
+pub use history::{Check, Journal, Migrate, Outcome, Probe, Record};
 pub use mask::{Mask, stand_in};
 pub use notify::{About, Ending, Notice, notify};
 pub use prepare::{Error as PrepareError, Missing, Wish, lacking, pinned, prepare, targets};
@@ -47,7 +51,7 @@ pub use run::{Contents, Options, Report, Rollout, Setting};
 pub use seen::Seen;
 pub use swarm::{Swarm, Whereabouts};
 pub use target::{
-    Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Problem, Replica,
-    Service, Spec, State, Step, Target, Task, TaskState,
+    Endpoint, Error as TargetError, Fault, Found, Freeze, Kind, Lock, LogQuery, Observed, Place, Problem,
+    Replica, Service, Spec, State, Step, Target, Task, TaskState,
 };
 pub use watch::{Reason, counted, listed, together};

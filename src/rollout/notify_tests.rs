@@ -42,6 +42,7 @@ fn unchanged() -> Notice {
         previous: None,
         changed: false,
         probes: Vec::new(),
+        checks: Vec::new(),
         addresses: std::collections::BTreeMap::new(),
     };
     Notice::new(&about(), Ok(&report))

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::content::content_of;
-use super::history::{Migrate, Outcome, Probe, Record};
+use super::history::{Check, Migrate, Outcome, Probe, Record};
 use super::reading::{beside_stack, stack_name};
 use super::run::Contents;
 use super::target::{self, Kind, Target, now};
@@ -20,6 +20,7 @@ use crate::stack::{self, Content, FileObject, Place, Reading, Stack};
 /// The most bytes of a secret or config: what Swarm takes of a secret.
 pub(super) const MAX_CONTENT: u64 = 500_000;
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no release.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +169,11 @@ pub fn prepare(
         stack,
         migrate: environment.migrate.as_ref().map(migrate),
         probes: probes(environment),
+        checks: environment
+            .checks
+            .iter()
+            .map(|(name, asked)| (name.clone(), check(asked)))
+            .collect(),
         addresses: wish.addresses,
         singletons: environment.rules.singletons.iter().cloned().collect(),
         found: BTreeMap::new(),
@@ -253,6 +259,12 @@ fn check_services(environment: &Environment, stack: &Stack) -> Result<(), Error>
             .iter()
             .map(|migrate| ("migrate", &migrate.service)),
     );
+    named.extend(
+        environment
+            .checks
+            .values()
+            .map(|check| ("checks", &check.service)),
+    );
     match named
         .into_iter()
         .find(|(_, name)| !stack.services.contains_key(*name))
@@ -273,6 +285,17 @@ fn migrate(migrate: &project::Migrate) -> Migrate {
         timeout: migrate.timeout.map_or(MIGRATE_TIMEOUT, |span| span.0),
         version: migrate.version.clone(),
         breaking: migrate.breaking,
+    }
+}
+
+fn check(check: &project::Check) -> Check {
+    Check {
+        service: check.service.clone(),
+        command: check.command.clone(),
+        at_most: check.at_most,
+        each_node: check.each_node,
+        every: check.every.map(|span| span.0),
+        timeout: check.timeout.map_or(CHECK_TIMEOUT, |span| span.0),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::check::{Checked, Checks};
 use super::error::{Error, Stop};
 use super::history::{Journal, Outcome, Record};
 use super::mask::Mask;
@@ -70,6 +71,8 @@ pub struct Report {
     pub changed: bool,
     /// What the probes saw.
     pub probes: Vec<Probed>,
+    /// What was answered inside the target.
+    pub checks: Vec<Checked>,
     /// Where services can be reached.
     pub addresses: BTreeMap<String, String>,
 }
@@ -83,6 +86,8 @@ pub struct Rollout<'a> {
     /// Whether a service was touched.
     touched: bool,
     probes: Vec<Probed>,
+    checks: Checks<'a>,
+    checked: Vec<Checked>,
     mask: Mask,
 }
 
@@ -93,8 +98,11 @@ impl<'a> Rollout<'a> {
         contents: &'a Contents,
         journal: Journal,
     ) -> Rollout<'a> {
+        let mask = Mask::new(&record.secret_env, &record.stack);
         Rollout {
-            mask: Mask::new(&record.secret_env, &record.stack),
+            checks: Checks::new(setting, mask.clone()),
+            checked: Vec::new(),
+            mask,
             setting,
             record,
             contents,
@@ -128,6 +136,7 @@ impl<'a> Rollout<'a> {
 
     pub(super) fn go(&mut self, proposal: &Proposal) -> Result<(), Stop> {
         self.go_without_probes(proposal)?;
+        self.checked = self.checks.finish(&self.record)?;
         self.probe()
     }
 
@@ -167,10 +176,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn begin(&mut self, step: &Step) -> Result<(), Stop> {
-        self.touched |= matches!(
-            step,
-            Step::Stop { .. } | Step::Canary { .. } | Step::Roll { .. } | Step::Remove { .. }
-        );
+        self.touched |= step.replaces() || matches!(step, Step::Remove { .. });
         self.journal.current = Some(step.clone());
         self.setting.target.write_journal(Some(&self.journal))?;
         self.say(step, StepState::Began, None);
@@ -225,6 +231,9 @@ impl<'a> Rollout<'a> {
         let mut unplaced: BTreeMap<String, Instant> = BTreeMap::new();
         loop {
             let observed = self.setting.target.observe()?;
+            if !self.journal.rollback && stage.iter().any(Step::replaces) {
+                self.checks.look(&self.record, &observed)?;
+            }
             let mut waiting = Vec::new();
             note_unplaced(&observed, &mut unplaced);
             let patient = |replica: &Replica| {
@@ -272,7 +281,6 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    /// Says what changed since the last look.
     /// Says how far a service is, whenever that is another word than before.
     fn show(
         &self,
@@ -360,12 +368,14 @@ impl<'a> Rollout<'a> {
             previous: previous.map(|record| record.release.id.clone()),
             changed: true,
             probes: self.probes,
+            checks: self.checked,
         })
     }
 
     /// Goes back to `previous` if a service was touched, and says what stands.
     fn fail(mut self, stop: Stop, previous: Option<Record>) -> Error {
         let step = self.at();
+        self.checks.abandon();
         let reason = match stop {
             Stop::Target(target::Error::Cancelled) => return Error::Interrupted { step },
             // Somebody took this over, and goes on from here.

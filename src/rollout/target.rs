@@ -60,6 +60,14 @@ pub trait Target {
     /// adopted instead.
     fn start_task(&self, task: &Task, record: &Record) -> Result<(), Error>;
 
+    /// Where replicas of `service` may come, if there is more than one place.
+    fn places(&self, _: &str, _: &Record) -> Result<Vec<Place>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Tells a task to end, and does not wait.
+    fn end_task(&self, name: &str) -> Result<(), Error>;
+
     /// Ends a task, and waits until it is gone.
     fn stop_task(&self, name: &str) -> Result<(), Error>;
 
@@ -272,6 +280,13 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether it makes replicas of a service be others.
+    pub(super) fn replaces(&self) -> bool {
+        matches!(self, Step::Stop { .. } | Step::Canary { .. } | Step::Roll { .. })
+    }
+}
+
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -425,6 +440,17 @@ pub struct Task {
     pub command: Vec<String>,
     /// How long it may run.
     pub timeout: Duration,
+    /// The one place where it may run, by what the target calls it.
+    pub place: Option<String>,
+}
+
+/// A place of the target's where replicas can run, such as a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What the target calls it.
+    pub id: String,
+    /// Its name, for a person.
+    pub name: String,
 }
 
 /// Where a task stands.

@@ -11,7 +11,7 @@ use crate::release::{Release, ReleaseId, ReleasedImage, Version};
 use crate::stack::{self, Stack};
 
 /// Release number `n`, with images like `api=a db=d`, the secret `key` with the content of `key`, and a migration.
-fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
+pub(super) fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
     let time = DateTime::from_timestamp(1_795_561_200 + i64::from(n), 0).unwrap();
     let id = ReleaseId::new(None, time);
     let image = |word: &str| {
@@ -54,6 +54,7 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
             breaking: false,
         }),
         probes: BTreeMap::new(),
+        checks: BTreeMap::new(),
         addresses: BTreeMap::new(),
         singletons: Default::default(),
         found: BTreeMap::new(),
@@ -68,7 +69,7 @@ fn release(n: u32, images: &str, key: &str) -> (Record, Contents) {
     )
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         timeout: Duration::from_millis(500),
         keep: 2,

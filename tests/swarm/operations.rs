@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::bench::{ARCHITECTURES, Bench};
-use super::files::SMALL;
+use super::files::{SMALL, STACK};
 use super::registry;
 
 /// Deploys the stack file the way a script would: with docker's own program, a secret that it versioned, and images by
@@ -355,4 +355,83 @@ fn a_secret_that_must_not_be_used_again() {
     exit 2
     error: `prod` has no secret `nothing`; `skep secret ls prod` lists those that it has
     ");
+}
+
+/// Warnings of a run, and the checks of its report.
+fn checked(bench: &Bench) -> (Vec<String>, Value) {
+    let output = bench.command(&["release", "prod", "--json"]).output().unwrap();
+    let ran = bench.ran(&output);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let events = ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap());
+    let warnings = events.filter(|event: &Value| event["event"] == "warning");
+    let messages = warnings.map(|event| event["message"].as_str().unwrap().to_owned());
+    let checks = messages.filter(|message| message.starts_with("check "));
+    (checks.collect(), report["checks"].clone())
+}
+
+#[test]
+fn what_is_asked_on_the_swarm_while_services_roll() {
+    let Some(bench) = Bench::new("t-check", STACK) else {
+        return;
+    };
+    let checks = |most: u32, code: u32| {
+        bench.configure(&format!(
+            "[environments.prod.checks]\n\
+             schema = {{ service = \"api\", command = [\"/migrate\", \"version\"], at_most = {most}, every = \"1s\" }}\n\
+             reach = {{ service = \"api\", command = [\"/migrate\", \"up\", \"{code}\"], each_node = true }}\n"
+        ));
+    };
+    checks(7, 0);
+    bench.set("SCHEMA", "7");
+    let (warnings, report) = checked(&bench);
+    assert_eq!(warnings, Vec::<String>::new());
+    let node = report[0]["node"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&report[0]["check"], &report[0]["answers"]),
+        (&"reach".into(), &1.into())
+    );
+    assert_eq!(
+        (&report[1]["check"], &report[1]["highest"]),
+        (&"schema".into(), &7.into())
+    );
+    assert!(report[1]["answers"].as_u64().unwrap() >= 1, "{report}");
+
+    // A bad answer is told once, and stops nothing; what asked is gone.
+    checks(6, 5);
+    bench.set("VERSION", "2");
+    let (mut warnings, report) = checked(&bench);
+    warnings.sort();
+    assert_eq!(
+        warnings,
+        [
+            format!("check reach on {node}: exited with code 5: no such column"),
+            "check schema: 7, and 6 are the most".to_owned(),
+        ]
+    );
+    assert_eq!(report[1]["problem"], "7, and 6 are the most");
+    bench.settled("2");
+    let services: Vec<String> = bench.engine.specs("t-check").into_keys().collect();
+    assert_eq!(services, ["t-check_api", "t-check_worker"]);
+}
+
+#[test]
+fn what_asks_for_ever_is_left_behind_and_removed_by_the_next_rollout() {
+    let Some(bench) = Bench::new("t-ask", SMALL) else {
+        return;
+    };
+    bench.configure(
+        "checks = { ask = { service = \"api\", command = [\"/migrate\", \"up\", \"hang\"], timeout = \"2s\" } }",
+    );
+    let (warnings, _) = checked(&bench);
+    assert_eq!(warnings, ["check ask: no answer after 2 s"]);
+    bench.settled("1");
+    let asking = || {
+        let services = bench.engine.specs("t-ask").into_keys();
+        services.filter(|name| name.contains("_check-")).count()
+    };
+    assert_eq!(asking(), 1);
+    bench.configure("");
+    bench.release("2");
+    assert_eq!(asking(), 0);
 }

@@ -412,9 +412,13 @@ impl Target for Preview {
             .run_task(&self.store, &task.name, &spec, task.timeout)?)
     }
 
+    fn end_task(&self, name: &str) -> Result<(), Error> {
+        Ok(self.supervisor()?.stop_task(name)?)
+    }
+
     fn stop_task(&self, name: &str) -> Result<(), Error> {
+        self.end_task(name)?;
         let mut client = self.supervisor()?;
-        client.stop_task(name)?;
         while client
             .task(name)?
             .is_some_and(|seen| task(&seen).exit_code.is_none())

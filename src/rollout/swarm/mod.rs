@@ -21,15 +21,15 @@ use chrono::{DateTime, Utc};
 
 use super::history::{Journal, Record};
 use super::target::{
-    self, Details, Endpoint, Error, Found, Freeze, Kind, LogQuery, Observed, Problem, Replica, Spec, Step,
-    Target, Task,
+    self, Details, Endpoint, Error, Found, Freeze, Kind, LogQuery, Observed, Place, Problem, Replica, Spec,
+    Step, Target, Task,
 };
 use crate::cancel::Cancel;
 use crate::docker::{self, Address, Engine, Inventory};
 use crate::project::Pull;
 use crate::registry::Settings;
 use crate::release::{ReleaseId, Version};
-use crate::swarm::NAMESPACE;
+use crate::swarm::{NAMESPACE, Node};
 
 /// How often a change is tried again that somebody else was faster with, or whose answer was lost.
 const ATTEMPTS: usize = 5;
@@ -119,8 +119,9 @@ impl Swarm {
     }
 
     /// The Swarm's nodes.
-    pub fn nodes(&self) -> Result<Vec<bollard::models::Node>, Error> {
-        self.engine()?.nodes().map_err(error)
+    pub fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let nodes = self.engine()?.nodes().map_err(error)?;
+        Ok(nodes.iter().map(Node::from).collect())
     }
 
     /// What is worth a word to whoever asked, since the last time.
@@ -295,6 +296,14 @@ impl Target for Swarm {
 
     fn start_task(&self, task: &Task, record: &Record) -> Result<(), Error> {
         self.start_once(task, record)
+    }
+
+    fn places(&self, service: &str, record: &Record) -> Result<Vec<Place>, Error> {
+        self.places_of(service, record)
+    }
+
+    fn end_task(&self, name: &str) -> Result<(), Error> {
+        self.end_once(name)
     }
 
     fn stop_task(&self, name: &str) -> Result<(), Error> {

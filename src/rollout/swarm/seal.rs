@@ -150,6 +150,7 @@ mod tests {
             },
             migrate: None,
             probes: Default::default(),
+            checks: Default::default(),
             addresses: Default::default(),
             singletons: Default::default(),
             found: Default::default(),

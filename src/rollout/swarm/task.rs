@@ -14,8 +14,8 @@ use crate::cancel::Cancel;
 use crate::docker::{self, Engine, LogLine, LogOptions};
 use crate::release::ReleaseId;
 use crate::rollout::history::Record;
-use crate::rollout::target::{Error, LogQuery, Task};
-use crate::swarm;
+use crate::rollout::target::{Error, LogQuery, Place, Task};
+use crate::swarm::{self, Node};
 
 /// How long a log that is not followed may take: a node that does not answer is not waited for.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,17 +25,34 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(180);
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Swarm {
-    pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
+    /// Nodes that replicas of `service` may come to.
+    pub(super) fn places_of(&self, service: &str, record: &Record) -> Result<Vec<Place>, Error> {
+        let spec = self.spec_of(service, record)?;
+        let placement = spec.task_template.and_then(|template| template.placement);
+        let constraints = placement.and_then(|placement| placement.constraints);
+        let constraints = constraints.unwrap_or_default();
+        let mut nodes = self.nodes()?;
+        nodes.retain(|node| node.takes(&constraints));
+        let place = |node: Node| Place {
+            id: node.id,
+            name: node.name,
+        };
+        Ok(nodes.into_iter().map(place).collect())
+    }
+
+    fn spec_of(&self, service: &str, record: &Record) -> Result<ServiceSpec, Error> {
         let inventory = self.look()?;
-        let spec = self
-            .wanted(record, &inventory)?
-            .remove(&task.service)
-            .ok_or_else(|| {
-                Error::Refused(format!(
-                    "release {} has no service `{}`",
-                    record.release.id, task.service
-                ))
-            })?;
+        let spec = self.wanted(record, &inventory)?.remove(service);
+        spec.ok_or_else(|| {
+            Error::Refused(format!(
+                "release {} has no service `{service}`",
+                record.release.id
+            ))
+        })
+    }
+
+    pub(super) fn start_once(&self, task: &Task, record: &Record) -> Result<(), Error> {
+        let spec = self.spec_of(&task.service, record)?;
         let spec = once(&self.about.name, task, spec);
         let auth = self.credentials(&spec)?;
         self.again(
@@ -46,17 +63,22 @@ impl Swarm {
         )
     }
 
-    /// Scaled to nothing first: only then the Swarm tells when its container is gone. And removed when no task of it is
-    /// listed any more: an engine that removes a service while it forgets one of its tasks may die of that (swarmkit's
-    /// `SetServiceTasksRemove`, seen with 20.10).
-    pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
-        let scoped = swarm::scoped(&self.about.name, name);
+    /// Scales it to nothing.
+    pub(super) fn end_once(&self, name: &str) -> Result<(), Error> {
         self.change(name, &|there| {
             let mut spec = there?.clone();
             let replicated = spec.mode.as_mut().and_then(|mode| mode.replicated.as_mut())?;
             (replicated.replicas != Some(0)).then(|| replicated.replicas = Some(0))?;
             Some(spec)
-        })?;
+        })
+    }
+
+    /// Scaled to nothing first: only then the Swarm tells when its container is gone. And removed when no task of it is
+    /// listed any more: an engine that removes a service while it forgets one of its tasks may die of that (swarmkit's
+    /// `SetServiceTasksRemove`, seen with 20.10).
+    pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
+        self.end_once(name)?;
+        let scoped = swarm::scoped(&self.about.name, name);
         let began = Instant::now();
         loop {
             let tasks = match self.engine()?.tasks(&[("service", &scoped)]) {
@@ -211,6 +233,11 @@ fn once(stack: &str, task: &Task, mut spec: ServiceSpec) -> ServiceSpec {
         test: Some(vec!["NONE".to_owned()]),
         ..HealthConfig::default()
     });
+    if let Some(place) = &task.place {
+        let placement = template.placement.get_or_insert_default();
+        let constraints = placement.constraints.get_or_insert_default();
+        constraints.push(format!("node.id=={place}"));
+    }
     for network in template.networks.iter_mut().flatten() {
         // Nobody is to find it under the service's name.
         network.aliases = None;
