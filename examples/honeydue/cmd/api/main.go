@@ -2,6 +2,7 @@
 //
 //	api               serve
 //	api healthcheck   ask the API on this machine; exit 0 where it is healthy
+//	api connections   print how many connections the database serves, of every client
 //	api migrate ARGS  become goose, on the database of the settings
 package main
 
@@ -47,10 +48,12 @@ func run(args []string) error {
 		return serve()
 	case args[0] == "healthcheck" && len(args) == 1:
 		return healthcheck()
+	case args[0] == "connections" && len(args) == 1:
+		return connections()
 	case args[0] == "migrate" && len(args) > 1:
 		return migrate(args[1:])
 	default:
-		return errors.New("usage: api | api healthcheck | api migrate <goose command>")
+		return errors.New("usage: api | api healthcheck | api connections | api migrate <goose command>")
 	}
 }
 
@@ -147,6 +150,20 @@ func healthcheck() error {
 		return err
 	}
 	return health.Ask(context.Background(), http.DefaultClient, address)
+}
+
+func connections() error {
+	env := config.FromProcess()
+	settings := env.Database()
+	if err := env.Err(); err != nil {
+		return err
+	}
+	count, err := database.Connections(context.Background(), settings)
+	if err != nil {
+		return err
+	}
+	fmt.Println(count)
+	return nil
 }
 
 // migrate replaces this process with goose, so that its exit status, output

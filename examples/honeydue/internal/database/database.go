@@ -59,6 +59,27 @@ func Open(ctx context.Context, settings config.Database, schema int64, patience 
 	return pool, nil
 }
 
+// Connections counts the clients that the server has now, this one among them,
+// whatever their database.
+func Connections(ctx context.Context, settings config.Database) (int, error) {
+	connConfig, err := pgx.ParseConfig(settings.URL)
+	if err != nil {
+		return 0, fmt.Errorf("read the database settings: %w", err)
+	}
+	connConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn, err := pgx.ConnectConfig(ctx, connConfig)
+	if err != nil {
+		return 0, fmt.Errorf("reach the database: %w", err)
+	}
+	defer conn.Close(ctx)
+	var count int
+	err = conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'`).Scan(&count)
+	if err != nil {
+		return 0, fmt.Errorf("count the connections: %w", err)
+	}
+	return count, nil
+}
+
 func ping(ctx context.Context, pool *pgxpool.Pool, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
