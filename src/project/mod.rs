@@ -265,6 +265,8 @@ mod tests {
         unknown field `wants`, expected one of `path`, `status`, `body`, `headers`, `count`, `need`, `interval`, `timeout`, `tls_days`
         "#);
         insta::assert_snapshot!(error("probes = { api = [\"x\"] }"), @"`skep.toml`: `environments.preview.probes.api` is `x`, and should be a path that begins with `/` and holds no space");
+        insta::assert_snapshot!(error("checks = { x = { service = \"api\", command = [] } }"), @"`skep.toml`: `environments.preview.checks.x` is `[]`, and should be a program and its arguments");
+        insta::assert_snapshot!(error("checks = { x = { service = \"api\", command = [\"/x\"], every = \"0s\" } }"), @"`skep.toml`: `environments.preview.checks.x` is `0ns`, and should be an `every` of at least 1s");
         insta::assert_snapshot!(error("probes = { api = [3] }"), @"
         `skep.toml`: TOML parse error at line 6, column 19
           |

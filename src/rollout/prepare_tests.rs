@@ -185,6 +185,11 @@ fn what_is_wrong_says_where_and_what_helps() {
         probed,
         "skep.toml names the service `web` in `probes`, and `deploy/stack.yml` has `api`"
     );
+    let checks = "checks = { x = { service = \"web\", command = [\"/x\"] } }\n";
+    assert_eq!(
+        with("skep.toml", &format!("{CONFIG}{checks}")),
+        "skep.toml names the service `web` in `checks`, and `deploy/stack.yml` has `api`"
+    );
 }
 
 #[test]
