@@ -208,7 +208,7 @@ impl<'a> Rollout<'a> {
             let release = record.release.id;
             return Err(Error::Problems { release, problems });
         }
-        check::clean(target, &outlook.observed)?;
+        check::clean(setting, &outlook.observed)?;
         let mut journal = Journal::new(setting, &record, outlook.previous.as_ref(), way == Way::Back);
         record.outcome = Outcome::Pending;
         record.began = now();

@@ -8,13 +8,15 @@ use super::history::{Check, Record};
 use super::mask::Mask;
 use super::migrate;
 use super::run::Setting;
-use super::target::{Error, Observed, Place, Target, Task, TaskState, now};
+use super::target::{Error, Observed, Place, Task, TaskState, now};
 use crate::event::{Event, StepState};
 
 /// Names of its tasks begin so.
 const PREFIX: &str = "check-";
 /// Tasks that run at the same time.
 const AT_ONCE: usize = 8;
+/// Lines at the end of what a task printed that are looked at.
+const LINES: usize = 100;
 
 /// What came of a check, on one node if it is asked on each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -39,11 +41,11 @@ struct Question {
 }
 
 impl Question {
-    /// What it and its answers are known by: the check and the node's name.
+    /// What it and its answers are known by: the check and the node's id, for nodes may share a name.
     fn key(&self) -> (String, Option<String>) {
         (
             self.check.clone(),
-            self.place.as_ref().map(|place| place.name.clone()),
+            self.place.as_ref().map(|place| place.id.clone()),
         )
     }
 }
@@ -229,7 +231,7 @@ impl<'a> Checks<'a> {
 
     /// What a task says that has ended.
     fn answer(&self, check: &Check, task: &str, state: &TaskState) -> Result<Answer, Error> {
-        let lines = match migrate::lines(self.setting, task) {
+        let lines = match migrate::lines(self.setting, task, Some(LINES)) {
             Ok(lines) => lines,
             Err(error) => return Ok(Answer::bad(format!("cannot be heard: {}", bearable(error)?))),
         };
@@ -252,10 +254,9 @@ impl<'a> Checks<'a> {
 
     /// Keeps an answer, warns of one that is worse than those before, and asks again later if the check says so.
     fn take(&mut self, check: &Check, question: Question, asked: Instant, answer: Answer) {
-        let (name, node) = question.key();
         let before = self.answers.entry(question.key()).or_insert(Checked {
-            check: name,
-            node,
+            check: question.check.clone(),
+            node: question.place.as_ref().map(|place| place.name.clone()),
             ..Checked::default()
         });
         let is_worse = before.problem.is_none() || answer.number > before.highest;
@@ -287,12 +288,19 @@ impl<'a> Checks<'a> {
     }
 }
 
-/// Removes tasks that a rollout left behind which died.
-pub(super) fn clean(target: &dyn Target, observed: &Observed) -> Result<(), Error> {
-    let tasks = observed.tasks.keys();
-    tasks
-        .filter(|name| name.starts_with(PREFIX))
-        .try_for_each(|name| target.stop_task(name))
+/// Removes tasks that a rollout left behind which died, or did not wait for. One that cannot be removed, as on a node
+/// that is away, is a warning.
+pub(super) fn clean(setting: &Setting<'_>, observed: &Observed) -> Result<(), Error> {
+    let left = observed.tasks.keys().filter(|name| name.starts_with(PREFIX));
+    for name in left {
+        if let Err(error) = setting.target.stop_task(name) {
+            let why = bearable(error)?;
+            setting
+                .events
+                .warn(format!("`{name}` was asked earlier, and stays: {why}"));
+        }
+    }
+    Ok(())
 }
 
 fn subject(checked: &Checked) -> String {

@@ -110,7 +110,7 @@ pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Re
     let mut shown = 0;
     loop {
         let state = setting.target.observe()?.tasks.remove(name);
-        let lines = lines(setting, name)?;
+        let lines = lines(setting, name, None)?;
         if let Some(of) = one.loud {
             for line in lines.iter().skip(shown) {
                 let of = of.to_owned();
@@ -160,10 +160,15 @@ pub(super) fn failure(state: &TaskState) -> Option<String> {
     )
 }
 
-/// What a task printed.
-pub(super) fn lines(setting: &Setting<'_>, name: &str) -> Result<Vec<String>, target::Error> {
+/// What a task printed, or the last `tail` lines of it.
+pub(super) fn lines(
+    setting: &Setting<'_>,
+    name: &str,
+    tail: Option<usize>,
+) -> Result<Vec<String>, target::Error> {
     let query = LogQuery {
         of: Some(name.to_owned()),
+        tail,
         plain: true,
         ..LogQuery::default()
     };
