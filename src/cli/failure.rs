@@ -48,6 +48,8 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub kind: Kind,
+    /// What a replica or a task printed before it failed: the report starts with it.
+    pub log: Vec<String>,
     /// Lower case, with the remedy if there is one.
     pub message: String,
     /// Further lines, each with its meaning in front.
@@ -58,6 +60,7 @@ impl Failure {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Failure {
         Failure {
             kind,
+            log: Vec::new(),
             message: message.into(),
             details: Vec::new(),
         }
@@ -71,6 +74,9 @@ impl Failure {
         } else {
             ("", "")
         };
+        for line in &self.log {
+            eprintln!("  | {}", printable(line));
+        }
         eprintln!("{red}error:{plain} {}", self.message);
         for detail in &self.details {
             eprintln!("{detail}");
@@ -182,14 +188,18 @@ impl From<rollout::Error> for Failure {
                     .extend(more.map(|problem| format!("error: {}", problem.message)));
                 failure
             }
-            Error::RolledBack { reason, schema, .. } => {
-                let mut failure = Failure::new(Kind::RolledBack, message).with_lines(&reason);
-                failure
-                    .details
-                    .extend(schema.map(|schema| format!("the schema stays at {schema}")));
-                failure
-            }
-            Error::Stands { reason, .. } => Failure::new(Kind::Stands, message).with_lines(&reason),
+            Error::RolledBack { reason, schema, .. } => Failure {
+                log: reason.lines,
+                details: schema
+                    .map(|schema| format!("the schema stays at {schema}"))
+                    .into_iter()
+                    .collect(),
+                ..Failure::new(Kind::RolledBack, message)
+            },
+            Error::Stands { reason, .. } => Failure {
+                log: reason.lines,
+                ..Failure::new(Kind::Stands, message)
+            },
             Error::Changed { .. } | Error::Frozen { .. } | Error::HalfWay { .. } => {
                 Failure::new(Kind::Refused, message)
             }
@@ -306,13 +316,6 @@ fn log_marker(log: Digest) -> String {
 const LOG_LINES: usize = 20;
 
 impl Failure {
-    /// Puts the end of what failed in front of everything else.
-    fn with_lines(mut self, reason: &rollout::Reason) -> Failure {
-        self.details
-            .extend(reason.lines.iter().map(|line| format!("  | {}", printable(line))));
-        self
-    }
-
     /// Puts the ends of logs where they belong.
     pub(super) fn with_log_ends(mut self, store: &store::Store) -> Failure {
         let shown = |detail: &String| -> Vec<String> {

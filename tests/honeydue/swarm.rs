@@ -343,10 +343,15 @@ fn p0_7_nothing_rolls_when_the_migration_fails_and_its_log_comes_first() {
     let failed = production.skep(&["release", "prod"]);
     let text = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert_eq!(failed.status.code(), Some(6), "{text}");
-    let report = &text[text.find("error: ").unwrap()..];
+    let report = &text[text.find("\n  | ").unwrap()..];
     in_this_order(
         report,
-        &["failed at migrate", "no service was touched", "no_such_table"],
+        &[
+            "no_such_table",
+            "error: release",
+            "failed at migrate",
+            "no service was touched",
+        ],
     );
     let ours = |services: &str| -> Vec<String> {
         let is_ours = |line: &&str| !line.starts_with("honeydue_migrate");

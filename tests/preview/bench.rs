@@ -491,12 +491,12 @@ fn masked(text: &str) -> String {
 impl Ran {
     /// Exit code and errors, as a snapshot shows them.
     pub fn failure(&self) -> String {
-        let lines = self.stderr.lines();
-        let errors: Vec<&str> = lines.skip_while(|line| !line.starts_with("error: ")).collect();
-        let errors = match errors.is_empty() {
+        let begins = |line: &&str| line.starts_with("  | ") || line.starts_with("error: ");
+        let report: Vec<&str> = self.stderr.lines().skip_while(|line| !begins(line)).collect();
+        let report = match report.is_empty() {
             true => self.stderr.clone(),
-            false => errors.join("\n"),
+            false => report.join("\n"),
         };
-        format!("exit {}\n{}", self.code, errors.trim_end())
+        format!("exit {}\n{}", self.code, report.trim_end())
     }
 }

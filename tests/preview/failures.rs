@@ -65,9 +65,9 @@ fn a_migration_that_fails() {
     migrate(&bench, r#""/migrate", "up", "3""#);
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up 3` failed: exit code 3; no service was touched
       | migrating for 1
       | no such column
+    error: release RELEASE failed at migrate: `/migrate up 3` failed: exit code 3; no service was touched
     ");
     assert_eq!(bench.status()["services"], serde_json::json!({}));
     assert!(get(bench.port, "/").is_err());
@@ -78,9 +78,9 @@ fn a_migration_that_fails() {
     bench.set("VERSION", "2");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up 4` failed: exit code 4; no service was touched
       | migrating for 2
       | no such column
+    error: release RELEASE failed at migrate: `/migrate up 4` failed: exit code 4; no service was touched
     ");
     version_1_runs(&bench, &before);
     // Repaired, it runs again, from where the schema stands.
@@ -142,8 +142,8 @@ fn a_migration_that_hangs() {
     migrate(&bench, r#""/migrate", "up", "hang""#);
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up hang` ran for longer than 2 s, and was stopped; no service was touched
       | migrating for 2
+    error: release RELEASE failed at migrate: `/migrate up hang` ran for longer than 2 s, and was stopped; no service was touched
     ");
     version_1_runs(&bench, &before);
 }
@@ -161,9 +161,9 @@ fn a_crash_loop_and_where_the_schema_stays() {
     bench.set("CRASH", "7");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 5
-    error: release RELEASE failed at canary of web: web.1.N: exit code 7; RELEASE runs again
       | serving 2
       | cannot go on
+    error: release RELEASE failed at canary of web: web.1.N: exit code 7; RELEASE runs again
     the schema stays at 2
     ");
     undone(&bench, &before);
@@ -179,9 +179,9 @@ fn a_crash_loop_of_the_first_release() {
     bench.set("CRASH", "7");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 6
-    error: release RELEASE failed at roll web: web.1 ends again and again: exit code 7; it stands where it stopped, because there is no release to go back to
       | serving 1
       | cannot go on
+    error: release RELEASE failed at roll web: web.1 ends again and again: exit code 7; it stands where it stopped, because there is no release to go back to
     ");
     // It stands where it stopped; repaired, it goes through.
     assert_eq!(newest_failure(&bench).1, false);
@@ -199,9 +199,9 @@ fn a_health_check_that_fails() {
     bench.set("SICK", "yes");
     insta::assert_snapshot!(bench.skep(&["release", "preview"]).failure(), @"
     exit 5
-    error: release RELEASE failed at canary of web: web.1 is unhealthy: wget: server returned error: HTTP/1.1 503 Service Unavailable; RELEASE runs again
       | serving 2
       | health check: wget: server returned error: HTTP/1.1 503 Service Unavailable
+    error: release RELEASE failed at canary of web: web.1 is unhealthy: wget: server returned error: HTTP/1.1 503 Service Unavailable; RELEASE runs again
     ");
     undone(&bench, &before);
 }

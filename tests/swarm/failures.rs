@@ -38,11 +38,11 @@ fn undone(bench: &Bench, before: &str, ran: &Ran) {
 /// one to stdout that was written earlier.
 fn of_any(ran: &Ran) -> String {
     let report = ran.failure().replace("api.1", "api.N").replace("api.2", "api.N");
-    let (log, mut report): (Vec<&str>, Vec<&str>) = report.lines().partition(|line| line.starts_with("  | "));
-    let mut log = log;
-    log.sort_unstable();
-    report.extend(log);
-    report.join("\n")
+    let mut lines: Vec<&str> = report.lines().collect();
+    for log in lines.chunk_by_mut(|a, b| [a, b].iter().all(|line| line.starts_with("  | "))) {
+        log.sort_unstable();
+    }
+    lines.join("\n")
 }
 
 fn migrate(bench: &Bench, command: &str) {
@@ -61,9 +61,9 @@ fn a_migration_that_fails() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up 3` failed: exited with code 3; no service was touched
       | migrating for 1
       | no such column
+    error: release RELEASE failed at migrate: `/migrate up 3` failed: exited with code 3; no service was touched
     ");
     let services: Vec<String> = bench.engine.specs("t-migrate").into_keys().collect();
     assert!(!services.contains(&"t-migrate_api".to_owned()), "{services:?}");
@@ -77,9 +77,9 @@ fn a_migration_that_fails() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up 4` failed: exited with code 4; no service was touched
       | migrating for 2
       | no such column
+    error: release RELEASE failed at migrate: `/migrate up 4` failed: exited with code 4; no service was touched
     ");
     bench.settled("1");
     assert_eq!(bench.engine.tasks("t-migrate_api"), runs, "nothing rolled");
@@ -106,8 +106,8 @@ fn a_migration_that_hangs() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 6
-    error: release RELEASE failed at migrate: `/migrate up hang` ran for longer than 6 s, and was stopped; no service was touched
       | migrating for 2
+    error: release RELEASE failed at migrate: `/migrate up hang` ran for longer than 6 s, and was stopped; no service was touched
     ");
     bench.settled("1");
     assert_eq!(bench.engine.tasks("t-hang_api"), runs, "nothing rolled");
@@ -134,9 +134,9 @@ fn a_crash_loop() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 5
-    error: release RELEASE failed at canary of api: api.N failed: exited with code 7; RELEASE runs again
       | cannot go on
       | serving 2
+    error: release RELEASE failed at canary of api: api.N failed: exited with code 7; RELEASE runs again
     ");
     undone(&bench, &before, &ran);
     assert_eq!(
@@ -157,9 +157,9 @@ fn a_crash_loop_of_the_first_release() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 6
-    error: release RELEASE failed at roll front: front.1 ends again and again: exited with code 7; it stands where it stopped, because there is no release to go back to
       | cannot go on
       | serving 1
+    error: release RELEASE failed at roll front: front.1 ends again and again: exited with code 7; it stands where it stopped, because there is no release to go back to
     ");
     assert!(bench.json(&["status", "prod"])["release"].is_null());
     assert_eq!(bench.newest()["outcome"]["rolled_back"], false);
@@ -177,9 +177,9 @@ fn a_health_check_that_fails() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 5
-    error: release RELEASE failed at canary of api: api.N failed: its health check failed; RELEASE runs again
       | health check: wget: server returned error: HTTP/1.1 503 Service Unavailable
       | serving 2
+    error: release RELEASE failed at canary of api: api.N failed: its health check failed; RELEASE runs again
     ");
     undone(&bench, &before, &ran);
 }
@@ -193,8 +193,8 @@ fn memory_that_runs_out() {
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(of_any(&ran), @"
     exit 5
-    error: release RELEASE failed at canary of api: api.N failed: it ran out of memory: its limit is 32 MiB; RELEASE runs again
       | serving 2
+    error: release RELEASE failed at canary of api: api.N failed: it ran out of memory: its limit is 32 MiB; RELEASE runs again
     ");
     undone(&bench, &before, &ran);
 }
