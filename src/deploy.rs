@@ -3,6 +3,7 @@
 
 mod error;
 mod images;
+mod kept;
 mod lints;
 mod operations;
 mod outside;

@@ -51,7 +51,10 @@ impl<'a> Judge<'a> {
             Place::Preview(_) => (true, None),
             Place::Swarm(swarm) => (false, Some(swarm.nodes()?)),
         };
-        let seen = Seen { nodes, outside: None };
+        let seen = Seen {
+            nodes,
+            ..Seen::default()
+        };
         let configs = self.deployment.configs(&self.source.reading.stack, images, pull);
         let report = self.report(images, &configs, self.target(), &seen)?;
         for finding in report.of(Level::Warn) {
@@ -86,6 +89,7 @@ impl<'a> Judge<'a> {
             platforms: &platforms.collect(),
             nodes: seen.nodes.as_deref(),
             outside: seen.outside.as_ref(),
+            kept: seen.kept.as_deref(),
             tracked: self.tracked.as_ref(),
             target,
             // Each fits until the year 65536.
@@ -109,17 +113,18 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// What was asked of a Swarm, as far as somebody asked.
+/// What was asked of a Swarm and of registries, as far as somebody asked.
 #[derive(Default)]
 struct Seen {
     nodes: Option<Vec<Node>>,
     outside: Option<lint::Outside>,
+    kept: Option<Vec<lint::Kept>>,
 }
 
 impl Deployment<'_> {
     /// What lints find in the environment's files, and in the images of its newest release as far as the store has
-    /// them; for `target`, or for what the environment is. Asks no registry, and builds nothing; it does look at how a
-    /// Swarm's machines answer to strangers, which takes seconds.
+    /// them; for `target`, or for what the environment is. Builds nothing; for a Swarm it does look at how the machines
+    /// answer to strangers, which takes seconds, and asks registries for what a rollback may need.
     pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
         let project = &self.setting.project;
         let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
@@ -142,16 +147,20 @@ impl Deployment<'_> {
     /// The images of the newest release, and what a Swarm says of itself; nothing of a Swarm that the files are not
     /// judged for.
     fn asked(&self, target: Option<lint::Target>) -> Result<(BTreeMap<String, ReleasedImage>, Seen), Error> {
+        if target.is_some() && matches!(self.place, Place::Swarm(_)) {
+            return Ok((BTreeMap::new(), Seen::default()));
+        }
+        let history = self.target().history()?;
         let mut seen = Seen::default();
         if let Place::Swarm(swarm) = &self.place {
-            if target.is_some() {
-                return Ok((BTreeMap::new(), seen));
-            }
             let nodes = swarm.nodes()?;
-            seen.outside = Some(self.outside(swarm, &nodes)?);
-            seen.nodes = Some(nodes);
+            seen = Seen {
+                outside: Some(self.outside(swarm, &nodes)?),
+                kept: Some(self.doubtful(&history)?),
+                nodes: Some(nodes),
+            };
         }
-        let newest = self.target().history()?.into_iter().next();
+        let newest = history.into_iter().next();
         Ok((
             newest.map(|record| record.release.images).unwrap_or_default(),
             seen,

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::join_all;
-
 use super::Deployment;
 use super::Error;
 use crate::registry::{Client, Reference, Repository, Tag};
@@ -12,8 +10,6 @@ use crate::release::{ReleasedImage, SourceRevision};
 
 /// The most revisions of an image that are looked at.
 const MAX_REVISIONS: usize = 2000;
-/// The most of them that are asked for at once.
-const AT_ONCE: usize = 16;
 /// Digits of a revision in a tag.
 const DIGITS: usize = 12;
 
@@ -125,19 +121,13 @@ impl Deployment<'_> {
         let cancel = &self.setting.cancel;
         let (repository, _) = Repository::of_image(&image.repository)?;
         let tags: Vec<Tag> = revisions.iter().filter_map(|tag| tag.parse().ok()).collect();
-        let mut meaning = BTreeSet::new();
-        for some in tags.chunks(AT_ONCE) {
-            let references: Vec<Reference> = some.iter().cloned().map(Reference::Tag).collect();
-            let asked = references
-                .iter()
-                .map(|tag| client.head_manifest(&repository, tag, cancel));
-            for (tag, found) in some.iter().zip(join_all(asked).await) {
-                if found?.as_ref() == Some(&image.digest) {
-                    meaning.insert(tag.as_str().to_owned());
-                }
-            }
-        }
-        Ok(meaning)
+        let references: Vec<Reference> = tags.iter().cloned().map(Reference::Tag).collect();
+        let found = client.digests(&repository, &references, cancel).await?;
+        let meaning = tags
+            .iter()
+            .zip(found)
+            .filter(|(_, found)| found.as_ref() == Some(&image.digest));
+        Ok(meaning.map(|(tag, _)| tag.as_str().to_owned()).collect())
     }
 }
 
@@ -164,6 +154,12 @@ fn is_revision(tag: &Tag) -> bool {
     let text = tag.as_str();
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.len() == DIGITS && text.bytes().all(is_hex)
+}
+
+/// The tag that `skep push` gives by itself to images of a revision, if all of it was committed.
+pub(super) fn tag_of(source: &SourceRevision) -> Option<Tag> {
+    let commit = source.commit.as_ref().filter(|_| !source.dirty)?;
+    commit.get(..DIGITS)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod allow;
 mod found;
+mod kept;
 mod outside;
 mod rows;
 mod table;
@@ -28,6 +29,7 @@ use crate::stack::{Place, Reading, nearest};
 use crate::swarm::Node;
 
 use found::Found;
+pub use kept::{Fate, Kept};
 pub use outside::{BETWEEN_NODES, Login, Outside, WEB};
 pub use table::LINTS;
 
@@ -118,6 +120,8 @@ pub struct Inputs<'a> {
     pub nodes: Option<&'a [Node]>,
     /// How the swarm's machines look from outside; `None` where nobody looked.
     pub outside: Option<&'a Outside>,
+    /// Images of kept releases that are lost, or may be; `None` where no registry was asked.
+    pub kept: Option<&'a [Kept]>,
     /// The files that git tracks, from the project's root; `None` where git is not used.
     pub tracked: Option<&'a BTreeSet<PathBuf>>,
     /// Where the release is to run.

@@ -549,3 +549,22 @@ fn what_strangers_see() {
     ");
     assert_eq!(of("past-the-edge", "", open()), "");
 }
+
+#[test]
+fn retention() {
+    let of = |name: &str, releases: &[&str], fate: Fate| {
+        let kept = [Kept {
+            name: name.to_owned(),
+            image: format!("git.example/team/{name}@sha256:00"),
+            releases: releases.iter().map(|release| (*release).to_owned()).collect(),
+            fate,
+        }];
+        let case = Case {
+            kept: Some(&kept),
+            ..Case::new("services: {front: {image: api}}", "")
+        };
+        case.of("retention")
+    };
+    insta::assert_snapshot!(of("api", &["b", "a"], Fate::Lost), @"deploy/stack.yml:1:20: retention: the registry lost `git.example/team/api@sha256:00` of release b and 1 older; `skep push` of the same revision brings it back; let the registry's cleanup spare what `skep history` has");
+    insta::assert_snapshot!(of("gone", &["a"], Fate::Untagged), @"deploy/stack.yml:1:1: retention: no tag of the registry means `git.example/team/gone@sha256:00` of release a; give it one with `skep push --tag` of the same revision, or let the registry's cleanup spare what has none");
+}

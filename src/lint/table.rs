@@ -2,7 +2,7 @@
 //! the two.
 
 use super::Level::{Block, Warn};
-use super::rows::{attest, counts, environment, files, nodes, outside, secrets, service};
+use super::rows::{attest, counts, environment, files, kept, nodes, outside, secrets, service};
 use super::{Level, Lint};
 
 const ALWAYS: Option<Level> = Some(Block);
@@ -199,6 +199,13 @@ pub static LINTS: &[Lint] = &[
         preview: NEVER,
         swarm: WARNS,
         check: attest::pull_credentials,
+    },
+    Lint {
+        name: "retention",
+        reason: "a registry's cleanup had deleted what the rollback needed",
+        preview: NEVER,
+        swarm: WARNS,
+        check: kept::retention,
     },
     Lint {
         name: "manager-ssh",

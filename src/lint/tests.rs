@@ -19,6 +19,7 @@ pub(super) struct Case<'a> {
     pub platforms: &'a [(&'a str, &'a str)],
     pub nodes: Option<&'a [Node]>,
     pub outside: Option<Outside>,
+    pub kept: Option<&'a [Kept]>,
     /// Variables of `prod.env`, one a line.
     pub given: &'a [&'a str],
     pub tracked: Option<&'a [&'a str]>,
@@ -34,6 +35,7 @@ impl<'a> Case<'a> {
             platforms: &[],
             nodes: None,
             outside: None,
+            kept: None,
             given: &[],
             tracked: None,
         }
@@ -80,6 +82,7 @@ impl<'a> Case<'a> {
             platforms: &platforms,
             nodes: self.nodes,
             outside: self.outside.as_ref(),
+            kept: self.kept,
             tracked: tracked.as_ref(),
             target: self.target,
             today: "2026-11-24"

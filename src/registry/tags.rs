@@ -1,16 +1,19 @@
 //! The tags of a repository (OCI distribution specification 1.1, "Listing Tags").
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 
 use super::client::{Access, Call, Client};
 use super::error::{Error, Problem};
-use super::{Repository, Tag};
+use super::{Reference, Repository, Tag};
 use crate::cancel::Cancel;
 
 /// Tags that are asked for at once.
 const PAGE: usize = 1000;
 /// The most pages that are read.
 const MAX_PAGES: usize = 10;
+/// The most manifests that are asked for at once.
+const AT_ONCE: usize = 16;
 /// The most bytes of a page: each of its tags may have 128.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -41,6 +44,19 @@ impl Client {
             }
         }
         Ok(tags)
+    }
+
+    /// The digest of each of `references`, in their order; `None` for what is not there.
+    pub async fn digests(
+        &self,
+        repository: &Repository,
+        references: &[Reference],
+        cancel: &Cancel,
+    ) -> Result<Vec<Option<String>>, Error> {
+        let asked = references
+            .iter()
+            .map(|reference| self.head_manifest(repository, reference, cancel));
+        stream::iter(asked).buffered(AT_ONCE).try_collect().await
     }
 
     /// One page, and whether it is the last.

@@ -25,6 +25,18 @@ fn refused(bench: &Bench, arguments: &[&str]) -> String {
     ran.failure()
 }
 
+/// What `skep lint` says of what the registry keeps.
+fn retention(bench: &Bench) -> String {
+    let ran = bench.skep(&["lint", "prod"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let found: Vec<&str> = ran
+        .stdout
+        .lines()
+        .filter(|line| line.contains("retention:"))
+        .collect();
+    found.join("\n")
+}
+
 #[test]
 fn an_image_that_the_registry_lost() {
     let Some(bench) = Bench::new("t-lost", SMALL) else {
@@ -33,9 +45,15 @@ fn an_image_that_the_registry_lost() {
     let first = bench.release("1");
     let image = bench.newest()["release"]["images"]["web"].clone();
     bench.write("root/other", "other\n");
-    bench.release("2");
+    let second = bench.release("2");
+    assert_eq!(retention(&bench), "");
+    // Its only tag means another image: what cleans registries up takes it for useless.
+    let tag = |release: &str| release[..12].to_owned();
+    registry::tag(&bench, &tag(&second), &tag(&first));
+    insta::assert_snapshot!(retention(&bench), @"warning: stack.yml:4:5: retention: no tag of the registry means `REGISTRY/t-lost/web@sha256:DIGEST` of release RELEASE; give it one with `skep push --tag` of the same revision, or let the registry's cleanup spare what has none");
     let digest = image["digest"].as_str().unwrap();
     registry::remove(&bench, &format!("manifests/{digest}"));
+    insta::assert_snapshot!(retention(&bench), @"warning: stack.yml:4:5: retention: the registry lost `REGISTRY/t-lost/web@sha256:DIGEST` of release RELEASE; `skep push` of the same revision brings it back; let the registry's cleanup spare what `skep history` has");
     let report = refused(&bench, &["rollout", "prod", "--release", &first]);
     insta::assert_snapshot!(report, @"
     exit 4

@@ -4,6 +4,7 @@ pub(super) mod attest;
 pub(super) mod counts;
 pub(super) mod environment;
 pub(super) mod files;
+pub(super) mod kept;
 pub(super) mod nodes;
 pub(super) mod outside;
 pub(super) mod secrets;
