@@ -84,8 +84,6 @@ pub(super) struct Checks<'a> {
     /// When which question is asked.
     due: Vec<(Instant, Question)>,
     running: Vec<Asked>,
-    /// Tasks that ended, and are to be removed.
-    over: Vec<String>,
     made: usize,
     answers: BTreeMap<(String, Option<String>), Checked>,
 }
@@ -99,7 +97,6 @@ impl<'a> Checks<'a> {
             ending: false,
             due: Vec::new(),
             running: Vec::new(),
-            over: Vec::new(),
             made: 0,
             answers: BTreeMap::new(),
         }
@@ -132,21 +129,16 @@ impl<'a> Checks<'a> {
             let observed = self.setting.target.observe()?;
             self.look(record, &observed)?;
         }
-        self.abandon();
         let checked: Vec<Checked> = std::mem::take(&mut self.answers).into_values().collect();
         checked.iter().for_each(|checked| self.say(checked));
         Ok(checked)
     }
 
-    /// Removes tasks that ended. One that runs is told to end, and removed by whoever rolls out next: it may take its
-    /// time, and nobody waits for what it says.
+    /// Tells tasks that run to end. They are removed by whoever rolls out next: they may take their time, and nobody waits
+    /// for what they say.
     pub(super) fn abandon(&mut self) {
-        let target = self.setting.target;
         for asked in self.running.drain(..) {
-            let _ = target.end_task(&asked.task);
-        }
-        for task in self.over.drain(..) {
-            let _ = target.stop_task(&task);
+            let _ = self.setting.target.end_task(&asked.task);
         }
     }
 
@@ -204,24 +196,25 @@ impl<'a> Checks<'a> {
     fn hear(&mut self, record: &Record, observed: &Observed) -> Result<(), Error> {
         for asked in std::mem::take(&mut self.running) {
             let check = &record.checks[&asked.question.check];
-            let state = observed.tasks.get(&asked.task);
-            let answer = match state.filter(|state| state.exit_code.is_some()) {
+            let (target, state) = (self.setting.target, observed.tasks.get(&asked.task));
+            let (answer, done) = match state.filter(|state| state.exit_code.is_some()) {
                 Some(state) => {
-                    self.over.push(asked.task.clone());
-                    self.answer(check, &asked.task, state)?
+                    let answer = self.answer(check, &asked.task, state)?;
+                    (answer, target.stop_task(&asked.task))
                 }
                 None if asked.began.elapsed() >= check.timeout => {
                     let why = state.and_then(|state| state.reason.as_ref());
                     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-                    Answer::bad(format!("no answer after {} s{why}", check.timeout.as_secs()))
+                    let answer = Answer::bad(format!("no answer after {} s{why}", check.timeout.as_secs()));
+                    // Removed by whoever rolls out next: see `abandon`.
+                    (answer, target.end_task(&asked.task))
                 }
                 None => {
                     self.running.push(asked);
                     continue;
                 }
             };
-            // So that it is gone when somebody waits for that.
-            if let Err(error) = self.setting.target.end_task(&asked.task) {
+            if let Err(error) = done {
                 bearable(error)?;
             }
             self.take(check, asked.question, asked.began, answer);
@@ -229,13 +222,17 @@ impl<'a> Checks<'a> {
         Ok(())
     }
 
-    /// What a task says that has ended.
+    /// What a task says that has ended. Its log is read only for that: an engine may take its time to find it.
     fn answer(&self, check: &Check, task: &str, state: &TaskState) -> Result<Answer, Error> {
+        let failure = migrate::failure(state);
+        if failure.is_none() && check.at_most.is_none() {
+            return Ok(Answer::default());
+        }
         let lines = match migrate::lines(self.setting, task, Some(LINES)) {
             Ok(lines) => lines,
             Err(error) => return Ok(Answer::bad(format!("cannot be heard: {}", bearable(error)?))),
         };
-        if let Some(why) = migrate::failure(state) {
+        if let Some(why) = failure {
             let last = lines.iter().rev().find(|line| !line.trim().is_empty());
             let last = last.map(|line| format!(": {line}")).unwrap_or_default();
             return Ok(Answer::bad(format!("{why}{last}")));

@@ -375,9 +375,11 @@ impl<'a> Rollout<'a> {
     /// Goes back to `previous` if a service was touched, and says what stands.
     fn fail(mut self, stop: Stop, previous: Option<Record>) -> Error {
         let step = self.at();
-        self.checks.abandon();
         let reason = match stop {
-            Stop::Target(target::Error::Cancelled) => return Error::Interrupted { step },
+            Stop::Target(target::Error::Cancelled) => {
+                self.checks.abandon();
+                return Error::Interrupted { step };
+            }
             // Somebody took this over, and goes on from here.
             Stop::Target(error @ target::Error::Locked { .. }) => return error.into(),
             Stop::Target(error) => Reason::new(error.to_string()),
@@ -390,6 +392,7 @@ impl<'a> Rollout<'a> {
         if let Some(step) = &self.journal.current {
             self.say(step, StepState::Failed, Some(reason.message.clone()));
         }
+        self.checks.abandon();
         let release = self.record.release.id.clone();
         let broke = self.has_broken_the_schema();
         let back = previous

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use bollard::models::{
-    HealthConfig, Service, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as Condition,
+    self, HealthConfig, Service, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated,
+    TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as Condition,
 };
 
 use super::wanted::{self, TASK};
@@ -73,23 +73,37 @@ impl Swarm {
         })
     }
 
-    /// Scaled to nothing first: only then the Swarm tells when its container is gone. And removed when no task of it is
-    /// listed any more: an engine that removes a service while it forgets one of its tasks may die of that (swarmkit's
-    /// `SetServiceTasksRemove`, seen with 20.10).
+    /// One that has ended by itself is removed at once. Else it is scaled to nothing first, for only then the Swarm tells
+    /// when its container is gone, and removed when no task of it is listed any more: an engine that removes a service while
+    /// it forgets one of its tasks may die of that (swarmkit's `SetServiceTasksRemove`, seen with 20.10).
     pub(super) fn stop_once(&self, name: &str) -> Result<(), Error> {
-        self.end_once(name)?;
         let scoped = swarm::scoped(&self.about.name, name);
+        if !self.has_ended(&scoped)? {
+            self.end_once(name)?;
+            self.await_forgotten(&scoped)?;
+        }
+        self.again(|engine| engine.remove_service(&scoped))
+    }
+
+    /// Whether its task ended without being told to, so that the Swarm has no reason to forget it.
+    fn has_ended(&self, scoped: &str) -> Result<bool, Error> {
+        let engine = self.engine()?;
+        let service = engine.service(scoped).map_err(error)?;
+        let mode = service.and_then(|service| service.spec?.mode?.replicated);
+        if mode.and_then(|replicated| replicated.replicas) == Some(0) {
+            return Ok(false);
+        }
+        let tasks = self.tasks_of(scoped)?;
+        Ok(!tasks.is_empty() && tasks.iter().all(observe::is_over))
+    }
+
+    fn await_forgotten(&self, scoped: &str) -> Result<(), Error> {
         let began = Instant::now();
         loop {
-            let tasks = match self.engine()?.tasks(&[("service", &scoped)]) {
-                // Somebody removed it already.
-                Err(docker::Error::NotFound(_)) => return Ok(()),
-                tasks => tasks.map_err(error)?,
-            };
+            let tasks = self.tasks_of(scoped)?;
             let lives = tasks.iter().any(|task| !observe::is_over(task));
-            let forgotten = tasks.is_empty() || (!lives && began.elapsed() > FORGET_TIMEOUT);
-            if forgotten {
-                break;
+            if tasks.is_empty() || (!lives && began.elapsed() > FORGET_TIMEOUT) {
+                return Ok(());
             }
             if began.elapsed() > STOP_TIMEOUT {
                 return Err(Error::Environment(format!(
@@ -99,7 +113,14 @@ impl Swarm {
             }
             std::thread::sleep(super::PACE);
         }
-        self.again(|engine| engine.remove_service(&scoped))
+    }
+
+    /// None of a service that is not there.
+    fn tasks_of(&self, scoped: &str) -> Result<Vec<models::Task>, Error> {
+        match self.engine()?.tasks(&[("service", scoped)]) {
+            Err(docker::Error::NotFound(_)) => Ok(Vec::new()),
+            tasks => tasks.map_err(error),
+        }
     }
 
     /// Removes the tasks of a release's migration.
