@@ -18,7 +18,8 @@ use skep::swarm::{self, ObjectRef, PinnedImage, Surroundings};
 #[path = "stack/files.rs"]
 mod files;
 
-use files::{BOTH_READ, directory, docker, files, leaves, read, setting, variables};
+use files::{BOTH_READ, directory, docker, files, leaves, read, variables};
+use skep_test_support::variable;
 
 /// What docker's conversion calls the stack.
 const STACK: &str = "stack";
@@ -87,7 +88,7 @@ fn common() -> Vec<String> {
 
 #[test]
 fn docker_converts_to_the_same() {
-    let Some(program) = setting("SKEP_TEST_COMPOSE") else {
+    let Some(program) = variable("SKEP_TEST_COMPOSE") else {
         return;
     };
     let names = common();
@@ -341,7 +342,7 @@ fn keys(path: &str, key: &str, value: &Value, known: &mut BTreeSet<String>, seen
 
 #[test]
 fn an_engine_lists_the_same() {
-    let Some(address) = setting("SKEP_TEST_DOCKER") else {
+    let Some(address) = variable("SKEP_TEST_DOCKER") else {
         return;
     };
     let engine = Engine::connect(vec![address.parse().unwrap()], Cancel::default()).unwrap();

@@ -18,34 +18,15 @@ use skep::push::{Error, Kind, LayerError, MakeLayer, Pusher, Report, Subject, Ta
 use skep::registry::{Client, Repository, Settings, serve};
 use skep::store::Store;
 use skep::tree::{Node, TreePath, ops};
+use skep_test_support::{has, variable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes of a layer that is looked for elsewhere before it is sent.
 const LARGE: usize = 300_000;
 
-/// What the run of all tests provides: absent only where that is not a failure.
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(
-        value.is_some() || !needed,
-        "{name} is not set: run the tests with tests/run"
-    );
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set (tests/run sets it)");
-    }
-    value
-}
-
 fn has_skopeo() -> bool {
-    let here = Command::new("skopeo").arg("--version").output().is_ok();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "skopeo is missing");
-    if !here {
-        eprintln!("skipped: skopeo is missing");
-    }
-    here
+    has(Command::new("skopeo").arg("--version").output().is_ok(), "skopeo")
 }
 
 /// A number that no other run has.

@@ -11,19 +11,7 @@ use skep::digest::{Digest, Fingerprint};
 use skep::sandbox::{Error, Outcome, Request, Sandbox};
 use skep::store::Store;
 use skep::tree::{Node, TreePath, ops};
-
-const BUSYBOX: &str = "/bin/busybox";
-
-/// Whether to go on: without busybox only where its absence is not a failure.
-fn has_busybox() -> bool {
-    let here = Path::new(BUSYBOX).exists();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "{BUSYBOX} is missing: install busybox-static");
-    if !here {
-        eprintln!("skipped: {BUSYBOX} is missing (busybox-static)");
-    }
-    here
-}
+use skep_test_support::{BUSYBOX, has_busybox};
 
 fn path(text: &str) -> TreePath {
     text.parse().unwrap()

@@ -15,7 +15,8 @@ use skep::stack::{
 #[path = "stack/files.rs"]
 mod files;
 
-use files::{BOTH_READ, directory, docker, files, leaves, read, setting};
+use files::{BOTH_READ, directory, docker, files, leaves, read};
+use skep_test_support::variable;
 
 const BOTH_REFUSE: &str = "# both refuse it";
 const ONLY_SKEP_REFUSES: &str = "# skep refuses it, docker does not: ";
@@ -47,7 +48,7 @@ fn skep_reads_and_refuses_what_the_files_say() {
 
 #[test]
 fn docker_reads_the_same() {
-    let Some(program) = setting("SKEP_TEST_COMPOSE") else {
+    let Some(program) = variable("SKEP_TEST_COMPOSE") else {
         return;
     };
     let files = files();

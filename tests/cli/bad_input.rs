@@ -1,6 +1,8 @@
 //! Everything that can be wrong with what a user gives: the message, and whose fault it was.
 
-use super::bench::{Bench, has_busybox};
+use skep_test_support::{Ran, has_busybox};
+
+use super::bench::Bench;
 
 #[test]
 fn a_project_that_is_not_there_is_written_out() {
@@ -286,7 +288,7 @@ fn a_program_that_is_not_among_the_inputs_is_named() {
 }
 
 /// Runs a script that may mount something on the store, which is `$1`; what follows runs `skep`.
-fn on_a_disk_of_its_own(bench: &Bench, script: &str) -> super::bench::Ran {
+fn on_a_disk_of_its_own(bench: &Bench, script: &str) -> Ran {
     let mut command = std::process::Command::new("unshare");
     command.arg("--mount");
     if !rustix::process::geteuid().is_root() {

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::bench::{Bench, has_busybox};
+use skep_test_support::has_busybox;
+
+use super::bench::Bench;
 
 const TIMES: u32 = 50;
 

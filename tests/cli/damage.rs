@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bench::{Bench, has_busybox};
+use skep_test_support::has_busybox;
+
+use super::bench::Bench;
 
 /// Flips a bit of the blob that holds `content`.
 fn damage(bench: &Bench, content: &str) -> PathBuf {

@@ -1,6 +1,8 @@
 //! What each verb does when all is well.
 
-use super::bench::{Bench, has_busybox};
+use skep_test_support::has_busybox;
+
+use super::bench::Bench;
 
 /// An image of one small action over one source file, where there is a busybox.
 fn small() -> Option<Bench> {

@@ -15,24 +15,12 @@ use rustix::process::{Pid, PidfdFlags};
 use skep::container::{Container, Descriptors, Detached, Error, Execution, Exit, Signal, Spec, detach};
 use skep::store::Store;
 use skep::tree::{Attributes, Directories as _, Directory, Name, Node, TreePath, ops};
-
-pub const BUSYBOX: &str = "/bin/busybox";
+use skep_test_support::BUSYBOX;
 
 /// Set in the first process of a world, to its directory.
 pub const WORLD: &str = "SKEP_TEST_WORLD";
 
 const UID: u32 = 65532;
-
-/// Whether to go on: without busybox only where its absence is not a failure.
-pub fn has_busybox() -> bool {
-    let here = Path::new(BUSYBOX).exists();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "{BUSYBOX} is missing: install busybox-static");
-    if !here {
-        eprintln!("skipped: {BUSYBOX} is missing (busybox-static)");
-    }
-    here
-}
 
 pub fn path(text: &str) -> TreePath {
     text.parse().unwrap()
@@ -181,7 +169,7 @@ impl Drop for World {
 macro_rules! container_tests {
     ($($(#[$attribute:meta])* fn $name:ident($bench:ident: Bench) $body:block)*) => {
         $($(#[$attribute])* #[test] fn $name() {
-            if !has_busybox() {
+            if !skep_test_support::has_busybox() {
                 return;
             }
             match std::env::var_os(WORLD) {

@@ -4,19 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use skep::container::{Container, Mount, Signal};
+use skep_test_support::has;
 
 use crate::bench::*;
-
-/// Whether the host has the program; its absence is a failure where real servers are asked for.
-fn has(program: Option<&Path>, package: &str) -> bool {
-    let here = program.is_some_and(Path::exists);
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "{package} is missing");
-    if !here {
-        eprintln!("skipped: {package} is missing");
-    }
-    here
-}
 
 /// The newest Postgres of Debian's.
 fn postgres() -> Option<PathBuf> {
@@ -61,7 +51,7 @@ fn eventually(container: &Container, script: &str, path_also: &str) -> String {
 container_tests! {
     fn postgres_keeps_its_data_in_a_volume(bench: Bench) {
         let bin = postgres();
-        if !has(bin.as_deref(), "postgresql") {
+        if !has(bin.as_deref().is_some_and(Path::exists), "postgresql") {
             return;
         }
         let bin = bin.unwrap().display().to_string();
@@ -82,7 +72,7 @@ container_tests! {
     }
 
     fn redis_answers(bench: Bench) {
-        if !has(Some(Path::new("/usr/bin/redis-server")), "redis-server") {
+        if !has(Path::new("/usr/bin/redis-server").exists(), "redis-server") {
             return;
         }
         bench.with_host_programs("");

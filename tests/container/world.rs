@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use skep::container::{Detached, detach};
+use skep_test_support::{BUSYBOX, has_busybox};
 
 use crate::bench::*;
 

@@ -17,6 +17,7 @@ use bollard::models::{ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated};
 use bollard::models::{TaskSpec, TaskSpecContainerSpec};
 use skep::cancel::Cancel;
 use skep::docker::{Address, Engine};
+use skep_test_support::variable;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -27,21 +28,6 @@ const ALONE: &str = "SKEP_TEST_DOCKER_ALONE";
 /// The first engine's address through an sshd, and the configuration of ssh for it.
 const SSH: &str = "SKEP_TEST_SSH";
 const SSH_CONFIG: &str = "SKEP_TEST_SSH_CONFIG";
-
-/// What the run of all tests provides: absent only where that is not a failure.
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(
-        value.is_some() || !needed,
-        "{name} is not set: run the tests with tests/run"
-    );
-    let value = value.filter(|value| !value.is_empty());
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set (tests/run sets it, as root)");
-    }
-    value
-}
 
 fn address(text: &str) -> Address {
     text.parse().unwrap()

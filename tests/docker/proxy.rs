@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use skep::docker::Address;
+use skep_test_support::variable;
 
-use crate::{SWARM, address, variable};
+use crate::{SWARM, address};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

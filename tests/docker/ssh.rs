@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bollard::models::ConfigSpec;
 use skep::cancel::Cancel;
 use skep::docker::{Engine, Error, Options, data};
+use skep_test_support::variable;
 use tempfile::TempDir;
 
-use crate::{SSH, SSH_CONFIG, address, eventually, run, swarm, unique, variable};
+use crate::{SSH, SSH_CONFIG, address, eventually, run, swarm, unique};
 
 /// A short path: sockets are made below it.
 fn scratch() -> TempDir {

@@ -7,9 +7,10 @@ use base64::engine::general_purpose::URL_SAFE;
 use bollard::models::ConfigSpec;
 use skep::cancel::Cancel;
 use skep::docker::{Address, Engine, Error, RegistryAuth, data};
+use skep_test_support::variable;
 
 use crate::proxy::{Fate, Proxy, header};
-use crate::{ALONE, SWARM, address, service, swarm, unique, variable};
+use crate::{ALONE, SWARM, address, service, swarm, unique};
 
 fn connect(managers: &[&Address]) -> Result<Engine, Error> {
     let managers = managers.iter().copied().cloned().collect();

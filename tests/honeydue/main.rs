@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use checkout::Checkout;
+use skep_test_support::is_real;
 
 const IMAGES: [&str; 5] = ["admin", "api", "postgres", "redis", "worker"];
 const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
@@ -31,7 +32,7 @@ struct Fixture {
 
 /// Whether these tests run here.
 fn is_wanted() -> bool {
-    let wanted = std::env::var_os("SKEP_TEST_REAL").is_some();
+    let wanted = is_real();
     if !wanted {
         eprintln!(
             "skipped: builds the example from nothing, which takes minutes and servers; tests/run does it"

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use skep_test_support::free_port;
+
 use super::checkout::Checkout;
 use super::machine::run;
-use super::run::{free_port, get, request};
+use super::run::{get, request};
 use super::{IMAGES, fixture, is_wanted};
 
 /// A checkout whose preview is ended when this is dropped.

@@ -8,10 +8,11 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use skep_test_support::free_port;
+
 use super::checkout::Checkout;
 use super::fixture;
 use super::machine::{is_root, run};
-use super::run::free_port;
 
 /// What the stack is called: whatever else the tests run on the Swarm, it is not this.
 pub const STACK: &str = "honeydue";

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use skep_test_support::free_port;
 
 use super::machine::{is_root, run};
 use super::{IMAGES, PLATFORMS, fixture, is_wanted};
@@ -163,15 +164,6 @@ mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && PATH=$IMAGE
         command.stdout(log.try_clone().unwrap()).stderr(log);
         Running(command.spawn().unwrap())
     }
-}
-
-/// A port on which nothing listens.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// Status and body of a GET; `None` where nothing answers.

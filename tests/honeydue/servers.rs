@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use skep_test_support::{free_port, until};
 
 use super::machine::run;
-use super::run::{Running, Unpacked, free_port, unpack};
+use super::run::{Running, Unpacked, unpack};
 use super::{fixture, is_wanted};
 
 const PASSWORD: &str = "of the tests' own: $'\"";
@@ -20,15 +21,6 @@ const NATIVE: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "linux/amd64"
 };
-
-/// Waits until `done`, at most a minute.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 struct Server {
     image: Unpacked,

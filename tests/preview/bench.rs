@@ -1,36 +1,18 @@
 //! A project in a directory of its own, with a store, a state directory and a port of its own, and `skep` run on it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::ops::Deref;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use skep_test_support::{Kind, Project, free_port};
 
-use super::load::{free_port, get};
+use super::load::get;
 use super::processes::{self, Process};
-
-const BUSYBOX: &str = "/bin/busybox";
 
 /// Any uid that is not ours; it needs no account.
 const ORDINARY_USER: u32 = 12_345;
-
-/// The image: busybox and the scripts below `root`, for this machine.
-const RECIPE: &str = r#"
-load("@skep//image.star", "image")
-
-image(
-    name = "web",
-    platforms = ["linux/PLATFORM"],
-    contents = lambda platform: [source(["bin/busybox"]), source(["**"], root = "root")],
-    entrypoint = ["/serve"],
-    env = {"PATH": "/bin"},
-)
-"#;
 
 /// Serves scripts until it is told to end, and for a moment longer: requests may be under way.
 const SERVE: &str = r#"#!/bin/busybox sh
@@ -133,22 +115,14 @@ secrets:
 /// What is asked at the end of a rollout.
 const PROBES: &str = r#"probes = { web = [{ path = "/cgi-bin/version", count = 3, interval = "20ms" }] }"#;
 
-/// Whether to go on: without busybox only where its absence is not a failure.
-pub fn has_busybox() -> bool {
-    let here = Path::new(BUSYBOX).exists();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "{BUSYBOX} is missing: install busybox-static");
-    if !here {
-        eprintln!("skipped: {BUSYBOX} is missing (busybox-static)");
-    }
-    here
-}
-
-/// The architecture that this machine runs, and the other one.
-pub const ARCHITECTURES: [&str; 2] = match cfg!(target_arch = "aarch64") {
-    true => ["arm64", "amd64"],
-    false => ["amd64", "arm64"],
-};
+const SCRIPTS: [(&str, &str); 6] = [
+    ("serve", SERVE),
+    ("beat", BEAT),
+    ("migrate", MIGRATE),
+    ("cgi-bin/version", VERSION),
+    ("cgi-bin/health", HEALTH),
+    ("cgi-bin/flap", FLAP),
+];
 
 /// Who runs skep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,95 +135,44 @@ pub enum As {
 
 /// A project, its store and its preview, which ends when this is dropped.
 pub struct Bench {
-    directory: tempfile::TempDir,
-    user: Option<u32>,
+    project: Project,
     /// The port that the preview publishes.
     pub port: u16,
-    variables: RefCell<BTreeMap<String, String>>,
 }
 
-/// What a run of `skep` came to.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+impl Deref for Bench {
+    type Target = Project;
+
+    fn deref(&self) -> &Project {
+        &self.project
+    }
 }
 
 impl Bench {
     pub fn new(who: As) -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let bench = Bench {
-            user: (who == As::Ordinary && rustix::process::geteuid().is_root()).then_some(ORDINARY_USER),
-            port: free_port(),
-            variables: RefCell::default(),
-            directory,
-        };
-        bench.own(bench.directory.path());
-        // Where another user reaches it.
-        let program = env!("CARGO_BIN_EXE_skep");
-        if fs::hard_link(program, bench.beside("skep")).is_err() {
-            fs::copy(program, bench.beside("skep")).unwrap();
-        }
-        bench.write("skep.star", &RECIPE.replace("PLATFORM", ARCHITECTURES[0]));
+        let port = free_port();
+        let mut project = Project::new(env!("CARGO_BIN_EXE_skep"));
+        project.belong_to(
+            (who == As::Ordinary && rustix::process::geteuid().is_root()).then_some(ORDINARY_USER),
+        );
+        project.masks = vec![Kind::Release, Kind::Digest];
+        project
+            .masks
+            .extend(["(process ", "web.1.", "single.1."].map(Kind::NumberAfter));
+        project.names = vec![(port.to_string(), "PORT")];
+        let bench = Bench { project, port };
+        bench.add_images(&["web"], &SCRIPTS);
         bench.configure(PROBES);
         bench.write("deploy/stack.yml", STACK);
-        for (name, script) in [
-            ("serve", SERVE),
-            ("beat", BEAT),
-            ("migrate", MIGRATE),
-            ("cgi-bin/version", VERSION),
-            ("cgi-bin/health", HEALTH),
-            ("cgi-bin/flap", FLAP),
-        ] {
-            bench.write(&format!("root/{name}"), script);
-            bench.executable(&format!("root/{name}"));
-        }
-        bench.write("bin/.keep", "");
-        fs::copy(BUSYBOX, bench.project().join("bin/busybox")).unwrap();
-        bench.executable("bin/busybox");
+        bench.set("BENCH", &bench.root().display().to_string());
+        bench.set("PORT", &port.to_string());
         bench.set("TOKEN", "one");
         bench
-    }
-
-    fn own(&self, path: &Path) {
-        if let Some(user) = self.user {
-            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
-        }
-    }
-
-    fn executable(&self, file: &str) {
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(self.project().join(file), mode).unwrap();
-    }
-
-    /// All of it is below this.
-    pub fn root(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub fn project(&self) -> PathBuf {
-        self.beside("project")
-    }
-
-    /// A path beside the project.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 
     /// The directory of the preview's state.
     pub fn state(&self) -> PathBuf {
         self.beside("state/skep/bench/preview")
-    }
-
-    pub fn write(&self, file: &str, content: &str) {
-        let path = self.project().join(file);
-        let above = path.parent().unwrap();
-        fs::create_dir_all(above).unwrap();
-        fs::write(&path, content).unwrap();
-        self.own(&self.project());
-        self.own(above);
-        self.own(&path);
     }
 
     /// Writes skep.toml, with `lines` in the environment's table.
@@ -269,86 +192,10 @@ impl Bench {
         );
     }
 
-    /// Adds to the stack file, which must hold `from`.
+    /// Changes the stack file, which must hold `from`.
+    #[track_caller]
     pub fn edit_stack(&self, from: &str, to: &str) {
-        let file = "deploy/stack.yml";
-        let text = fs::read_to_string(self.project().join(file)).unwrap();
-        assert!(text.contains(from), "the stack file has no `{from}`");
-        self.write(file, &text.replacen(from, to, 1));
-    }
-
-    /// Sets a variable of later runs.
-    pub fn set(&self, name: &str, value: &str) {
-        self.variables
-            .borrow_mut()
-            .insert(name.to_owned(), value.to_owned());
-    }
-
-    /// Removes a variable of later runs.
-    pub fn unset(&self, name: &str) {
-        self.variables.borrow_mut().remove(name);
-    }
-
-    /// `skep` with this project, store and state, and none of the caller's configuration.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.beside("skep"));
-        command
-            .args(arguments)
-            .current_dir(self.project())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.directory.path())
-            .env("USER", "keeper")
-            .env("SKEP_STORE", self.beside("store"))
-            .env("XDG_STATE_HOME", self.beside("state"))
-            .env("BENCH", self.directory.path())
-            .env("PORT", self.port.to_string())
-            .envs(self.variables.borrow().iter())
-            .stdin(Stdio::null());
-        if let Some(user) = self.user {
-            command.uid(user).gid(user);
-        }
-        command
-    }
-
-    pub fn skep(&self, arguments: &[&str]) -> Ran {
-        self.ran(&self.command(arguments).output().unwrap())
-    }
-
-    /// The output of a successful run.
-    #[track_caller]
-    pub fn succeed(&self, arguments: &[&str]) -> String {
-        let ran = self.skep(arguments);
-        assert_eq!(ran.code, 0, "skep {arguments:?}: {}", ran.stderr);
-        ran.stdout
-    }
-
-    pub fn ran(&self, output: &Output) -> Ran {
-        let text = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            let host = rustix::system::uname();
-            masked(&text)
-                .replace(
-                    &format!("keeper@{}", host.nodename().to_string_lossy()),
-                    "keeper@HOST",
-                )
-                .replace(&self.directory.path().display().to_string(), "BENCH")
-                .replace(&self.port.to_string(), "PORT")
-        };
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
-    }
-
-    /// What a successful run prints as JSON, as it is.
-    #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "skep {arguments:?}: {said}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.edit("deploy/stack.yml", from, to);
     }
 
     pub fn status(&self) -> Value {
@@ -392,7 +239,7 @@ impl Bench {
             }
             containers += tasks.len();
         }
-        let worlds = processes::worlds(self.directory.path());
+        let worlds = processes::worlds(self.root());
         assert_eq!(
             worlds,
             containers + 1,
@@ -403,7 +250,7 @@ impl Bench {
 
     /// What runs of the preview, skep's commands included.
     pub fn processes(&self) -> Vec<Process> {
-        processes::of(self.directory.path())
+        processes::of(self.root())
     }
 
     /// Makes sure that nothing of the preview runs.
@@ -411,7 +258,7 @@ impl Bench {
     pub fn nothing_is_left(&self) {
         let left = self.processes();
         assert!(left.is_empty(), "{left:#?}");
-        let mounts = processes::mounts(self.directory.path());
+        let mounts = processes::mounts(self.root());
         assert!(mounts.is_empty(), "{mounts:#?}");
     }
 
@@ -452,51 +299,4 @@ pub fn token(version: &str) -> String {
 /// What the service answers that has a version and its secret.
 pub fn served(version: &str) -> String {
     format!("{version} {}", token(version))
-}
-
-/// Text with what differs from run to run replaced: releases, digests, and numbers of processes and containers.
-fn masked(text: &str) -> String {
-    let is_release = |bytes: &[u8]| {
-        bytes.len() == 27
-            && bytes[..12].iter().all(u8::is_ascii_hexdigit)
-            && bytes[12] == b'-'
-            && bytes[13..].iter().all(u8::is_ascii_digit)
-    };
-    let is_digest = |bytes: &[u8]| bytes.len() == 64 && bytes.iter().all(u8::is_ascii_hexdigit);
-    let mut masked = String::new();
-    let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
-        let bytes = rest.as_bytes();
-        if bytes.get(..27).is_some_and(is_release) {
-            masked += "RELEASE";
-            rest = &rest[27..];
-        } else if bytes.get(..64).is_some_and(is_digest) {
-            masked += "DIGEST";
-            rest = &rest[64..];
-        } else if let Some(number) = ["(process ", "web.1.", "single.1."]
-            .iter()
-            .find_map(|before| rest.strip_prefix(before))
-        {
-            masked += &rest[..rest.len() - number.len()];
-            masked += "N";
-            rest = number.trim_start_matches(|letter: char| letter.is_ascii_digit());
-        } else {
-            masked.push(letter);
-            rest = &rest[letter.len_utf8()..];
-        }
-    }
-    masked
-}
-
-impl Ran {
-    /// Exit code and errors, as a snapshot shows them.
-    pub fn failure(&self) -> String {
-        let begins = |line: &&str| line.starts_with("  | ") || line.starts_with("error: ");
-        let report: Vec<&str> = self.stderr.lines().skip_while(|line| !begins(line)).collect();
-        let report = match report.is_empty() {
-            true => self.stderr.clone(),
-            false => report.join("\n"),
-        };
-        format!("exit {}\n{}", self.code, report.trim_end())
-    }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use skep_test_support::{has_busybox, until};
 
-use super::bench::{As, Bench, has_busybox, served, token};
-use super::processes::until;
+use super::bench::{As, Bench, served, token};
 
 /// Rollouts that are hit in each of the four tests: 40 in all.
 const TIMES: u32 = 10;

@@ -5,10 +5,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use skep_test_support::{ARCHITECTURES, Ran, free_port, has_busybox, until};
 
-use super::bench::{ARCHITECTURES, As, Bench, Ran, has_busybox, served, token};
-use super::load::free_port;
-use super::processes::until;
+use super::bench::{As, Bench, served, token};
 
 /// `skep registry`, until it is dropped.
 struct Registry {

@@ -1,9 +1,9 @@
 //! Requests to a published port: one, or a bounded stream of them that notes every failure.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,19 +11,6 @@ use std::time::{Duration, Instant};
 const THREADS: u32 = 2;
 /// From one request of a thread to its next: 50 a second in all.
 const INTERVAL: Duration = Duration::from_millis(20 * THREADS as u64);
-
-/// A port on which nothing listens, below those that the kernel hands out.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let number = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 10_000 + (std::process::id() * 31 + number) % 20_000;
-        let port = u16::try_from(port).expect("less than 30,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// Status and body of a GET over a connection of its own.
 pub fn get(port: u16, path: &str) -> io::Result<(u16, String)> {

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
@@ -80,14 +79,4 @@ pub fn mounts(bench: &Path) -> BTreeSet<String> {
         );
     }
     mounts
-}
-
-/// Waits until `done`, at most 20 seconds.
-#[track_caller]
-pub fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "not in 20 seconds: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

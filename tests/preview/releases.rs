@@ -6,8 +6,9 @@ use std::fs;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
+use skep_test_support::has_busybox;
 
-use super::bench::{As, Bench, has_busybox, served};
+use super::bench::{As, Bench, served};
 use super::load::Load;
 
 /// Which release it is, for `rollback`.

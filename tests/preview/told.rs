@@ -1,9 +1,9 @@
 //! Who is told of releases, and of what: also of those that did not begin, and never of a secret.
 
 use serde_json::{Value, json};
+use skep_test_support::{has_busybox, until};
 
-use super::bench::{As, Bench, has_busybox};
-use super::processes::until;
+use super::bench::{As, Bench};
 
 const TELL: &str = r#"secret_env = ["CRASH"]
 notify = [{ command = ["sh", "-c", "cat > told.json"] }]"#;

@@ -47,26 +47,6 @@ pub fn read(name: &str) -> Result<Reading, stack::Error> {
     stack::read(&text, &path, &lookup, &|file| std::fs::read(file))
 }
 
-/// The value of a variable that `tests/run` sets, or nothing after saying that a test is skipped.
-///
-/// # Panics
-///
-/// If nothing may be skipped: SKEP_TEST_REAL is set, and `name` is not.
-pub fn setting(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(
-        value.is_some() || !needed,
-        "{name} is not set: run the tests with tests/run"
-    );
-    // Set and empty where this machine cannot have it.
-    let value = value.filter(|value| !value.is_empty());
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set (tests/run sets it)");
-    }
-    value
-}
-
 /// What docker makes of the files, by name.
 pub fn docker<'f>(program: &str, files: impl Iterator<Item = &'f String>) -> BTreeMap<String, Value> {
     let output = Command::new(program)

@@ -12,21 +12,9 @@ use skep::supervisor::{
     start,
 };
 use skep::tree::{Attributes, Metadata, Node, Tree, TreePath, ops};
-
-const BUSYBOX: &str = "/bin/busybox";
+use skep_test_support::BUSYBOX;
 
 pub const UID: u32 = 65532;
-
-/// Whether to go on: without busybox only where its absence is not a failure.
-pub fn has_busybox() -> bool {
-    let here = Path::new(BUSYBOX).exists();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    assert!(here || !needed, "{BUSYBOX} is missing: install busybox-static");
-    if !here {
-        eprintln!("skipped: {BUSYBOX} is missing (busybox-static)");
-    }
-    here
-}
 
 pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

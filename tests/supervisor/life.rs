@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use skep::cancel::Cancel;
 use skep::supervisor::{End, MountSource, ReplicaState, TaskState, connect};
+use skep_test_support::has_busybox;
 
-use crate::bench::{Bench, converged, has_busybox, is_alive, ms, processes, until};
+use crate::bench::{Bench, converged, is_alive, ms, processes, until};
 
 fn kill(pid: u32) {
     let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use skep::supervisor::{End, FileMount, Mount, MountSource, Order, ReplicaState, Stream, TaskState, Tmpfs};
+use skep_test_support::has_busybox;
 
-use crate::bench::{Bench, check, converged, has_busybox, ms, until};
+use crate::bench::{Bench, check, converged, ms, until};
 
 #[test]
 fn a_replica_sees_its_files_names_and_secrets() {

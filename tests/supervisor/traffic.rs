@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use skep::supervisor::TaskState;
+use skep_test_support::{free_port, has_busybox};
 
-use crate::bench::{Bench, converged, has_busybox, ms, until};
+use crate::bench::{Bench, converged, ms, until};
 
 /// The body of the answer to one request, or what went wrong.
 fn get(port: u16) -> Result<String, String> {
@@ -26,11 +27,6 @@ fn get(port: u16) -> Result<String, String> {
         Some((head, body)) if head.contains(" 200 ") => Ok(body.trim().to_owned()),
         _ => Err(format!("an answer of `{answer}`")),
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Releases that fail half-way: the exit code, the report, and what the engine runs afterwards.
 
 use serde_json::Value;
+use skep_test_support::{ARCHITECTURES, Ran};
 
-use super::bench::{ARCHITECTURES, Bench, Ran, token};
-use super::files::{self, FRONT, SMALL, STACK};
+use super::bench::{Bench, token};
+use super::files::{FRONT, SMALL, STACK};
 use super::registry;
 
 /// A stack that runs version 1, with version 2 to come, which fails; and the release that runs.
@@ -232,7 +233,7 @@ fn an_image_of_another_architecture_alone() {
     let Some((bench, before)) = running("t-arch", STACK) else {
         return;
     };
-    bench.write("skep.star", &files::RECIPE.replace("PLATFORM", ARCHITECTURES[1]));
+    bench.edit("skep.star", ARCHITECTURES[0], ARCHITECTURES[1]);
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 7

@@ -1,19 +1,6 @@
 //! The files of a project: images of busybox and scripts, and a stack that runs them on an engine which has no virtual
 //! addresses.
 
-/// The image: busybox and the scripts below `root`.
-pub const RECIPE: &str = r#"
-load("@skep//image.star", "image")
-
-image(
-    name = "web",
-    platforms = ["linux/PLATFORM"],
-    contents = lambda platform: [source(["bin/busybox"]), source(["**"], root = "root")],
-    entrypoint = ["/serve"],
-    env = {"PATH": "/bin"},
-)
-"#;
-
 /// Serves scripts until it is told to end.
 const SERVE: &str = r#"#!/bin/busybox sh
 echo "serving $VERSION"

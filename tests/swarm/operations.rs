@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use skep_test_support::{ARCHITECTURES, until};
 
-use super::bench::{ARCHITECTURES, Bench};
+use super::bench::Bench;
 use super::files::{SMALL, STACK};
 use super::registry;
 
@@ -40,7 +41,7 @@ fn deploy_by_script(bench: &Bench) {
         .engine
         .docker(&["stack", "deploy", "--compose-file", &path, &bench.name]);
     let api = bench.scoped("api");
-    bench.until("the script's stack runs", || {
+    until("the script's stack runs", || {
         let tasks = bench.engine.tasks(&api);
         tasks.len() == 1 && tasks.values().all(|state| state == "running")
     });

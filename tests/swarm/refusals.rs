@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
+use skep_test_support::until;
 
 use super::bench::{Bench, token};
 use super::engine::Versions;
@@ -72,7 +73,7 @@ fn a_registry_that_is_down() {
     bench.configure("");
     let report = refused(&bench, &["release", "prod"]);
     assert!(report.starts_with("exit 4\n"), "{report}");
-    assert!(report.contains("REGISTRY"), "{report}");
+    assert!(report.contains("127.0.0.1:1"), "{report}");
     bench.registry = alive;
     bench.configure("");
     bench.settled("1");
@@ -151,7 +152,7 @@ fn two_rollouts_at_one_time() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    bench.until("the migration runs", || {
+    until("the migration runs", || {
         let services = bench.engine.specs("t-two");
         let migrates = services.keys().find(|name| name.contains("_migrate-"));
         migrates.is_some_and(|name| {
@@ -229,7 +230,7 @@ fn replicas_that_keep_files_on_a_node() {
     assert!(bench.succeed(&["plan", "prod"]).contains("STATEFUL"));
     bench.succeed(&["rollout", "prod", "--stateful"]);
     bench.settled("2");
-    bench.until("the volume is free", || {
+    until("the volume is free", || {
         bench.engine.remove("t-files");
         let removed = std::process::Command::new("docker")
             .args(["--host", &bench.engine.address, "volume", "rm", "t-files_data"])

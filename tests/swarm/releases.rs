@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
+use skep_test_support::until;
 
 use super::bench::Bench;
 use super::files::{SMALL, STACK};
@@ -91,10 +92,10 @@ fn docker_understands_it(bench: &Bench) {
         assert!(ps.contains(&format!("{name} Running")), "{ps}");
     }
     bench.engine.docker(&["stack", "rm", "t-first"]);
-    bench.until("all services are gone", || {
+    until("all services are gone", || {
         bench.engine.specs("t-first").is_empty()
     });
-    bench.until("the network is gone", || {
+    until("the network is gone", || {
         bench.engine.objects("networks", "t-first").is_empty()
     });
     // What ran can be brought back: the history is no part of the stack.
@@ -168,13 +169,7 @@ fn a_tag_is_of_one_revision() {
     let Some(bench) = Bench::new("t-tag", SMALL) else {
         return;
     };
-    let recipe = std::fs::read_to_string(bench.project().join("skep.star")).unwrap();
-    let other = recipe
-        .split_once("image(")
-        .unwrap()
-        .1
-        .replace("\"web\"", "\"other\"");
-    bench.write("skep.star", &format!("{recipe}\nimage({other}"));
+    bench.add_images(&["web", "other"], &[]);
     let service = SMALL
         .split_once("  api:\n")
         .unwrap()

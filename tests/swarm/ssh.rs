@@ -7,7 +7,9 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::bench::{Bench, token, variable};
+use skep_test_support::{until, variable};
+
+use super::bench::{Bench, token};
 use super::files::SMALL;
 
 /// A way to a port of this machine that can be closed, with whoever is on it.
@@ -159,10 +161,10 @@ fn cut_off_in_mid_rollout_and_let_in_again() {
             .map(|name| bench.engine.tasks(&name));
         tasks.any(|tasks| tasks.values().any(|state| state == "running"))
     };
-    bench.until("the migration runs", migration);
+    until("the migration runs", migration);
     way.cut();
     // It ends while nobody looks.
-    bench.until("the migration is over", || !migration());
+    until("the migration is over", || !migration());
     std::thread::sleep(Duration::from_secs(1));
     way.restore();
     let ran = bench.ran(&release.wait_with_output().unwrap());

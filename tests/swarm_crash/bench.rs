@@ -1,45 +1,32 @@
 //! A project in a directory of its own, a stack of its own on the Swarm, and `skep` run on it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
 use serde_json::Value;
+use skep_test_support::{Project, until};
 
-use super::engine::{Docker, until};
-use super::image::{RECIPE, SCRIPTS, STACK};
-
-const BUSYBOX: &str = "/bin/busybox";
-
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
-    "arm64"
-} else {
-    "amd64"
-};
+use super::engine::Docker;
+use super::image::{SCRIPTS, STACK};
 
 /// A project and its stack, which is removed when this is dropped.
 pub struct Bench {
-    directory: tempfile::TempDir,
+    project: Project,
     pub docker: Docker,
     pub stack: String,
     registry: String,
-    /// What runs every `skep`, such as `nsenter` with its arguments.
-    around: Vec<String>,
-    variables: RefCell<BTreeMap<String, String>>,
     /// References of the images `a` and `b`.
     images: [String; 2],
 }
 
-/// What a run of `skep` came to.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+impl Deref for Bench {
+    type Target = Project;
+
+    fn deref(&self) -> &Project {
+        &self.project
+    }
 }
 
 /// What one release is in all its parts, as the engine has it.
@@ -59,25 +46,18 @@ impl Bench {
     pub fn around(docker: Docker, registry: &str, stack: &str, around: &[String]) -> Bench {
         docker.clear(stack);
         docker.await_clear(stack);
+        let mut project = Project::new(env!("CARGO_BIN_EXE_skep"));
+        project.argv.splice(..0, around.iter().cloned());
         let mut bench = Bench {
-            directory: tempfile::tempdir().unwrap(),
+            project,
             docker,
             stack: stack.to_owned(),
             registry: registry.to_owned(),
-            around: around.to_vec(),
-            variables: RefCell::default(),
             images: Default::default(),
         };
-        bench.write("skep.star", &RECIPE.replace("PLATFORM", ARCHITECTURE));
+        bench.add_images(&["a", "b"], &SCRIPTS);
         bench.configure("");
         bench.write("stack.yml", STACK);
-        for (name, script) in SCRIPTS {
-            bench.write(&format!("root/{name}"), script);
-            bench.executable(&format!("root/{name}"));
-        }
-        bench.write("bin/.keep", "");
-        fs::copy(BUSYBOX, bench.project().join("bin/busybox")).unwrap();
-        bench.executable("bin/busybox");
         fs::create_dir(bench.written()).unwrap();
         // A tag is never moved, and the registry may know an earlier run.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -95,24 +75,9 @@ impl Bench {
         bench
     }
 
-    fn executable(&self, file: &str) {
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(self.project().join(file), mode).unwrap();
-    }
-
-    pub fn project(&self) -> PathBuf {
-        self.directory.path().join("project")
-    }
-
     /// What containers write is in here.
     pub fn written(&self) -> PathBuf {
-        self.directory.path().join("written")
-    }
-
-    pub fn write(&self, file: &str, content: &str) {
-        let path = self.project().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
+        self.beside("written")
     }
 
     /// Writes skep.toml, with `lines` in the environment's table.
@@ -132,13 +97,6 @@ impl Bench {
         );
     }
 
-    /// Sets a variable of later runs.
-    pub fn set(&self, name: &str, value: &str) {
-        self.variables
-            .borrow_mut()
-            .insert(name.to_owned(), value.to_owned());
-    }
-
     /// What later runs roll out: settings, a secret and an image that belong to `version`.
     pub fn wants(&self, version: u32) {
         self.set("VERSION", &version.to_string());
@@ -153,44 +111,6 @@ impl Bench {
 
     pub fn image(&self, index: usize) -> &str {
         &self.images[index]
-    }
-
-    /// `skep` with this project, store and state, and none of the caller's configuration.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let skep = env!("CARGO_BIN_EXE_skep").to_owned();
-        let words: Vec<&String> = self.around.iter().chain([&skep]).collect();
-        let mut command = Command::new(words[0]);
-        command
-            .args(&words[1..])
-            .args(arguments)
-            .current_dir(self.project())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.directory.path())
-            .env("USER", "keeper")
-            .env("SKEP_STORE", self.directory.path().join("store"))
-            .env("XDG_STATE_HOME", self.directory.path().join("state"))
-            .envs(self.variables.borrow().iter())
-            .stdin(Stdio::null());
-        command
-    }
-
-    pub fn skep(&self, arguments: &[&str]) -> Ran {
-        ran(&self.command(arguments).output().unwrap())
-    }
-
-    /// The output of a successful run.
-    #[track_caller]
-    pub fn succeed(&self, arguments: &[&str]) -> String {
-        let ran = self.skep(arguments);
-        assert_eq!(ran.code, 0, "skep {arguments:?}: {}", ran.stderr);
-        ran.stdout
-    }
-
-    /// What a successful run prints as JSON.
-    #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.succeed(&[arguments, &["--json"]].concat())).unwrap()
     }
 
     /// Rolls a version out, and gives what runs then.
@@ -317,15 +237,6 @@ impl Drop for Bench {
             eprintln!("the state of {}: {}", self.stack, self.docker.state(&self.stack));
         }
         self.docker.clear(&self.stack);
-    }
-}
-
-pub fn ran(output: &Output) -> Ran {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use skep_test_support::{until, variable};
 
 /// An engine's socket.
 #[derive(Clone)]
@@ -15,25 +15,8 @@ pub struct Docker {
 
 /// The servers that a test needs, or `None` where it may do without: then it says that it skips.
 pub fn servers() -> Option<(Docker, String)> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let needed = std::env::var_os("SKEP_TEST_REAL").is_some();
-    let (host, registry) = (variable("SKEP_TEST_DOCKER"), variable("SKEP_TEST_REGISTRY"));
-    // Set and empty: whoever runs the tests cannot have an engine.
-    if host.as_deref() == Some("") {
-        eprintln!("skipped: an engine needs root");
-        return None;
-    }
-    match host.zip(registry) {
-        Some((host, registry)) => Some((Docker::new(&host), registry)),
-        None => {
-            assert!(
-                !needed,
-                "SKEP_TEST_DOCKER or SKEP_TEST_REGISTRY is not set: run the tests with tests/run"
-            );
-            eprintln!("skipped: SKEP_TEST_DOCKER is not set (tests/run sets it)");
-            None
-        }
-    }
+    let host = variable("SKEP_TEST_DOCKER")?;
+    Some((Docker::new(&host), variable("SKEP_TEST_REGISTRY")?))
 }
 
 impl Docker {
@@ -169,15 +152,5 @@ impl Docker {
             }
             networks.is_empty()
         });
-    }
-}
-
-/// Waits until `done`, at most a minute.
-#[track_caller]
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "not in a minute: {what}");
-        std::thread::sleep(Duration::from_millis(100));
     }
 }

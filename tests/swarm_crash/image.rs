@@ -1,17 +1,4 @@
-//! What the tests run on a Swarm: busybox and a few scripts, as two images that differ in a file.
-
-/// The images `a` and `b`: busybox and the scripts below `root`, for this machine.
-pub const RECIPE: &str = r#"
-load("@skep//image.star", "image")
-
-[image(
-    name = name,
-    platforms = ["linux/PLATFORM"],
-    contents = lambda platform: [source(["bin/busybox"]), source(["**"], root = "root")],
-    entrypoint = ["/serve"],
-    env = {"PATH": "/bin", "IMAGE": name},
-) for name in ["a", "b"]]
-"#;
+//! What the tests run on a Swarm: busybox and a few scripts, as images that differ in a variable.
 
 pub const SCRIPTS: [(&str, &str); 6] = [
     ("serve", SERVE),

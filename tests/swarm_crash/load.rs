@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;
 
+use skep_test_support::until;
+
 use super::bench::Bench;
-use super::engine::{servers, until};
+use super::engine::servers;
 use super::image::{ASKER, STACK};
 
 /// Too few requests tell nothing.

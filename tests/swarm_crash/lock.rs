@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, ran};
+use super::bench::Bench;
 use super::engine::{Docker, servers};
 
 /// The exit code of what is refused.
@@ -122,7 +122,7 @@ fn overtaken(stack: &str, step: &str, verb: &str, expected: &str) {
     let (services, state) = (bench.services(), bench.docker.state(&bench.stack));
 
     kill_process(pid, Signal::CONT).unwrap();
-    let first = ran(&first.wait_with_output().unwrap());
+    let first = bench.ran(&first.wait_with_output().unwrap());
     assert_eq!(first.code, REFUSED, "{}", first.stderr);
     // Versions and times among it: nothing was written, be it the same.
     assert_eq!(bench.services(), services);

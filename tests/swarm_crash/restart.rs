@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use skep_test_support::until;
 
-use super::bench::{Bench, ran};
-use super::engine::{Docker, servers, until};
+use super::bench::Bench;
+use super::engine::{Docker, servers};
 
 /// Nobody else listens in a network namespace of its own.
 const REGISTRY: &str = "127.0.0.1:5000";
@@ -205,7 +206,7 @@ fn the_engine_starts_again_while_the_first_replica_is_tried() {
         .unwrap();
     bench.await_step(step);
     world.restart();
-    let ended = ran(&rollout.wait_with_output().unwrap());
+    let ended = bench.ran(&rollout.wait_with_output().unwrap());
     // It waits until the engine answers again.
     assert_eq!(ended.code, 0, "{step}: {}", ended.stderr);
     let runs = bench.one_release();

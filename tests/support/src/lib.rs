@@ -1,0 +1,14 @@
+//! What tests from outside have in common: a project in a directory of its own, `skep` run on it, what came of that with
+//! whatever differs from run to run replaced, and what a machine must have for them.
+
+mod mask;
+mod needs;
+mod project;
+mod ran;
+mod wait;
+
+pub use mask::{Kind, masked};
+pub use needs::{ARCHITECTURES, BUSYBOX, has, has_busybox, is_real, variable};
+pub use project::Project;
+pub use ran::Ran;
+pub use wait::{free_port, until};
