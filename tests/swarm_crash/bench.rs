@@ -134,11 +134,20 @@ impl Bench {
     /// rollout nor a lock is left.
     #[track_caller]
     pub fn one_release(&self) -> Runs {
+        self.one_release_below(0)
+    }
+
+    /// The same, where `pending` rollouts were killed after their record was written and before their journal was: they did
+    /// nothing, and their records say that they did not end.
+    #[track_caller]
+    pub fn one_release_below(&self, pending: usize) -> Runs {
         let state = self.docker.state(&self.stack);
         assert!(state["skep.lock"].is_null(), "a lock is left: {state}");
         assert!(state["skep.journal"].is_null(), "a journal is left: {state}");
         let history = self.json(&["history", "prod"]);
-        let newest = &history[0];
+        let (above, newest) = (&history.as_array().unwrap()[..pending], &history[pending]);
+        let did_not_end = |record: &Value| record["outcome"]["state"] == "pending";
+        assert!(above.iter().all(did_not_end), "{history}");
         let status = self.json(&["status", "prod"]);
         assert_eq!(newest["outcome"]["state"], "succeeded", "{history}");
         assert_eq!(newest["release"]["id"], status["release"], "{history}");
@@ -176,6 +185,14 @@ impl Bench {
             version: versions.remove(0),
             release: status["release"].as_str().unwrap().to_owned(),
         }
+    }
+
+    /// How many of the newest records are of rollouts that did not end.
+    pub fn pending(&self) -> usize {
+        let history = self.json(&["history", "prod"]);
+        let records = history.as_array().unwrap().iter();
+        let pending = records.take_while(|record| record["outcome"]["state"] == "pending");
+        pending.count()
     }
 
     /// As many tasks as there are to be run, each with the service's spec, and no other does.
