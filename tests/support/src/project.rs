@@ -46,7 +46,7 @@ impl Project {
         project
     }
 
-    /// Run and owned by another user, if the tests run as root. The program goes where that user reaches it.
+    /// Run and owned by `user`, if there is one. The program goes beside the project, where everybody reaches it.
     pub fn belong_to(&mut self, user: Option<u32>) {
         self.user = user;
         let skep = self.beside("skep");
