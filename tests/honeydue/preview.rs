@@ -6,11 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use skep_test_support::free_port;
+use skep_test_support::{Peer, free_port, get};
 
 use super::checkout::Checkout;
 use super::machine::run;
-use super::run::{get, request};
 use super::{IMAGES, fixture, is_wanted};
 
 /// A checkout whose preview is ended when this is dropped.
@@ -148,8 +147,13 @@ fn the_first_command_ends_with_a_page_in_a_browser() {
     assert_eq!(get(preview.admin, "/api/health").unwrap().0, 200);
 
     let residence = r#"{"name": "Hollow oak", "city": "Białowieża"}"#;
-    let created = request(preview.api, "POST", "/api/residences/", residence).unwrap();
-    assert_eq!(created.0, 201, "{}", String::from_utf8_lossy(&created.1));
+    let created = Peer::tcp(format!("127.0.0.1:{}", preview.api))
+        .and_then(|api| {
+            let head = [("Content-Type", "application/json")];
+            api.ask("POST", "/api/residences/", &head, residence)
+        })
+        .unwrap();
+    assert_eq!(created.0, 201, "{}", created.1);
     let picture = preview.checkout.beside("admin.png");
     let page = look(
         &format!("http://127.0.0.1:{}/", preview.admin),
@@ -196,11 +200,11 @@ fn ends(preview: &Preview, running: &BTreeSet<(u32, String)>) {
     assert!(!is_left(), "{running:?}");
     assert!(preview.processes().is_empty());
     assert!(!is_mounted(&preview.checkout.beside("store")));
-    assert!(get(preview.api, "/api/health/").is_none());
+    assert!(get(preview.api, "/api/health/").is_err());
     let report = preview.json(&["preview"]);
     assert_eq!(report["changed"], true);
     let residences = get(preview.api, "/api/residences/").unwrap().1;
-    assert!(String::from_utf8_lossy(&residences).contains("Hollow oak"));
+    assert!(residences.contains("Hollow oak"));
 }
 
 /// For whoever wants to see it: in $SKEP_TEST_PICTURES.

@@ -2,15 +2,13 @@
 //! against a real Postgres and a real Redis.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
-use skep_test_support::free_port;
+use skep_test_support::{free_port, get};
 
 use super::machine::{is_root, run};
 use super::{IMAGES, PLATFORMS, fixture, is_wanted};
@@ -166,34 +164,12 @@ mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && PATH=$IMAGE
     }
 }
 
-/// Status and body of a GET; `None` where nothing answers.
-pub fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
-    request(port, "GET", path, "")
-}
-
-/// The same of another method, with a body of JSON.
-pub fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-    let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
-    Some((status, answer.split_off(end + 4)))
-}
-
 /// Waits until `path` answers 200, and gives the body.
-fn healthy(port: u16, path: &str, log: &Path) -> Vec<u8> {
+fn healthy(port: u16, path: &str, log: &Path) -> String {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         match get(port, path) {
-            Some((200, body)) => return body,
+            Ok((200, body)) => return body,
             other if Instant::now() > deadline => {
                 let log = fs::read_to_string(log).unwrap_or_default();
                 panic!(
@@ -248,13 +224,9 @@ fn runs_on(platform: &str, number: u32) {
     run(&mut api.command(&up));
     let _api = api.start(&environment, &beside("api"));
     let health = healthy(port, "/api/health/", &beside("api"));
-    assert!(
-        String::from_utf8_lossy(&health).contains("\"status\""),
-        "{}",
-        String::from_utf8_lossy(&health)
-    );
+    assert!(health.contains("\"status\""), "{health}");
     let residences = healthy(port, "/api/residences/", &beside("api"));
-    assert!(residences.starts_with(b"{") || residences.starts_with(b"["));
+    assert!(residences.starts_with(['{', '[']));
 
     let worker = unpack("worker", platform);
     let port = free_port();
@@ -271,7 +243,7 @@ fn runs_on(platform: &str, number: u32) {
     let environment = [("PORT", port.to_string()), ("HOSTNAME", "127.0.0.1".to_owned())];
     let _admin = admin.start(&environment, &beside("admin"));
     healthy(port, "/api/health", &beside("admin"));
-    assert!(healthy(port, "/", &beside("admin")).starts_with(b"<!DOCTYPE html>"));
+    assert!(healthy(port, "/", &beside("admin")).starts_with("<!DOCTYPE html>"));
     // Native code of the platform resizes it, once asked by a route and once by Next itself.
     for path in [
         "/api/thumbnail?size=small",
@@ -279,7 +251,7 @@ fn runs_on(platform: &str, number: u32) {
     ] {
         let picture = healthy(port, path, &beside("admin"));
         assert!(
-            picture.len() > 100 && !picture.starts_with(b"<"),
+            picture.len() > 100 && !picture.starts_with('<'),
             "{path}: {} bytes",
             picture.len()
         );

@@ -4,9 +4,10 @@
 use std::fs;
 use std::process::Output;
 
+use skep_test_support::get;
+
 use super::checkout::Checkout;
 use super::production::{STACK, docker, fill_in, has_swarm, production, said};
-use super::run::get;
 use super::{PLATFORMS, is_wanted};
 
 const STACK_FILE: &str = "deploy/swarm-stack.prod.yml";
@@ -42,15 +43,9 @@ fn production_runs_and_a_second_rollout_does_nothing() {
     }
     let production = production();
     let (status, body) = get(production.api, "/api/health/").unwrap();
-    assert_eq!(
-        (
-            status,
-            String::from_utf8_lossy(&body).contains("\"status\":\"ok\"")
-        ),
-        (200, true)
-    );
+    assert_eq!((status, body.contains("\"status\":\"ok\"")), (200, true));
     let (status, page) = get(production.admin, "/").unwrap();
-    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&page));
+    assert_eq!(status, 200, "{page}");
     assert!(production.skep(&["lint", "prod"]).status.success());
 
     let state = || {

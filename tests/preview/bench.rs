@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use skep_test_support::{Kind, Project, free_port};
+use skep_test_support::{Kind, Project, free_port, get};
 
-use super::load::get;
 use super::processes::{self, Process};
 
 /// Any uid that is not ours; it needs no account.

@@ -1,10 +1,9 @@
 //! Releases that fail: the exit code, the report, and what runs afterwards.
 
 use serde_json::Value;
-use skep_test_support::{has_busybox, until};
+use skep_test_support::{get, has_busybox, until};
 
 use super::bench::{As, Bench, served, token};
-use super::load::get;
 
 /// A preview that runs version 1, with version 2 to come, which fails.
 fn running(who: As) -> (Bench, Value) {

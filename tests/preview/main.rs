@@ -5,7 +5,6 @@ mod bench;
 mod crash;
 mod failures;
 mod images;
-mod load;
 mod processes;
 mod releases;
 mod told;

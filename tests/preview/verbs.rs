@@ -6,10 +6,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
-use skep_test_support::has_busybox;
+use skep_test_support::{get, has_busybox};
 
 use super::bench::{As, Bench, served};
-use super::load::get;
 use super::processes;
 
 fn down_and_up_again(who: As) {

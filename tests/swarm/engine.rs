@@ -1,12 +1,11 @@
 //! What an engine has of a stack, by its own API and by docker's command line, and the removal of all of it.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use skep_test_support::Peer;
 
 /// Kinds of objects with a version, by what the API calls a list of them.
 const KINDS: [&str; 4] = ["services", "networks", "configs", "secrets"];
@@ -32,21 +31,8 @@ impl Engine {
 
     /// Status and body of the answer to a request without a body.
     fn ask(&self, method: &str, path: &str) -> std::io::Result<(u16, Value)> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        write!(
-            stream,
-            "{method} /v1.41/{path} HTTP/1.0\r\nHost: engine\r\nContent-Length: 0\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        let status = head.get(9..12).and_then(|status| status.parse().ok());
-        Ok((
-            status.unwrap_or_default(),
-            serde_json::from_str(body).unwrap_or_default(),
-        ))
+        let (status, body) = Peer::unix(&self.socket)?.ask(method, &format!("/v1.41/{path}"), &[], "")?;
+        Ok((status, serde_json::from_str(&body).unwrap_or_default()))
     }
 
     /// What is at a path of the API.

@@ -1,37 +1,25 @@
 //! What only somebody else does to a registry: look into it, lose something, and move a tag. All of it is about the
 //! stack's one image.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use serde_json::Value;
+use skep_test_support::Peer;
 
 use super::bench::Bench;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Head and body of the answer to a request, which is carried out.
+/// The body of the answer to a request, which is carried out.
 #[track_caller]
 fn ask(bench: &Bench, method: &str, path: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(&bench.registry).unwrap();
-    write!(
-        stream,
-        "{method} /v2/{}/web/{path} HTTP/1.0\r\nHost: {}\r\nAccept: {INDEX}, {MANIFEST}\r\n\
-         Content-Type: {INDEX}\r\nContent-Length: {}\r\n\r\n{body}",
-        bench.name,
-        bench.registry,
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let is_done = [" 200 ", " 201 ", " 202 "]
-        .iter()
-        .any(|status| head.contains(status));
-    assert!(is_done, "{method} {path}: {answer}");
-    body.to_owned()
+    let path = format!("/v2/{}/web/{path}", bench.name);
+    let both = format!("{INDEX}, {MANIFEST}");
+    let head = [("Accept", both.as_str()), ("Content-Type", INDEX)];
+    let (status, answer) = Peer::tcp(&bench.registry)
+        .and_then(|registry| registry.ask(method, &path, &head, body))
+        .unwrap();
+    assert!([200, 201, 202].contains(&status), "{method} {path}: {answer}");
+    answer
 }
 
 /// A manifest or an index.

@@ -1,11 +1,9 @@
 //! The engine as the tests see it, through docker's own command: what is there, without skep's having a say.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use serde_json::Value;
-use skep_test_support::{until, variable};
+use skep_test_support::{Answer, Peer, until, variable};
 
 /// An engine's socket.
 #[derive(Clone)]
@@ -77,7 +75,7 @@ impl Docker {
         let filters = serde_json::json!({ filter: [value] }).to_string();
         let filters: String = filters.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let (status, body) = self.request("GET", &format!("/{what}?filters={filters}"), "");
-        assert_eq!(status, "200", "{what}: {body}");
+        assert_eq!(status, 200, "{what}: {body}");
         serde_json::from_str(&body).unwrap()
     }
 
@@ -102,26 +100,20 @@ impl Docker {
                 config["Version"]["Index"]
             );
             // Docker's command cannot change a config.
-            if self.request("POST", &path, &spec.to_string()).0 == "200" {
+            if self.request("POST", &path, &spec.to_string()).0 == 200 {
                 return;
             }
         }
         panic!("the state of {stack} could not be changed");
     }
 
-    /// Status and body of an answer of the engine.
-    fn request(&self, method: &str, path: &str, body: &str) -> (String, String) {
+    /// The engine's own answer.
+    fn request(&self, method: &str, path: &str, body: &str) -> Answer {
         let socket = self.host.strip_prefix("unix://").unwrap();
-        let mut stream = UnixStream::connect(socket).unwrap();
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + body).as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+        let head = [("Content-Type", "application/json")];
+        Peer::unix(socket)
+            .and_then(|engine| engine.ask(method, path, &head, body))
+            .unwrap()
     }
 
     /// Removes everything of a stack, and what skep knows of it.

@@ -3,8 +3,8 @@
 pub const SCRIPTS: [(&str, &str); 6] = [
     ("serve", SERVE),
     ("beat", BEAT),
-    ("ask", ASK),
     ("migrate", MIGRATE),
+    ("cgi-bin/pass", PASS),
     ("cgi-bin/version", VERSION),
     ("cgi-bin/health", HEALTH),
 ];
@@ -28,19 +28,15 @@ while [ -z "$end" ] || [ "$end" -lt 5 ]; do
 done
 "#;
 
-/// Asks the service `web` over and over, by its name, and writes down what came of it. The name is looked up by a
-/// program that does so itself: one that is linked statically cannot through the C library.
-const ASK: &str = r#"#!/bin/busybox sh
-trap 'exit 0' TERM
-while :; do
-    address=$(nslookup web 2>&1 | sed -n 's/^Address: //p' | head -n 1)
-    if answer=$(timeout 5 wget -q -O - "http://$address:8000/cgi-bin/version" 2>&1); then
-        echo "ok $answer"
-    else
-        echo "failed $(date +%T) at '$address': $answer"
-    fi >>/bench/requests
-    usleep 20000
-done
+/// Asks the service `web` in turn, by its name, and passes on what came of it: so does an edge in front of a stack. The
+/// name is looked up by a program that does so itself: one that is linked statically cannot through the C library.
+const PASS: &str = r#"#!/bin/busybox sh
+address=$(nslookup web 2>&1 | sed -n 's/^Address: //p' | head -n 1)
+if answer=$(timeout 5 wget -q -O - "http://$address:8000/cgi-bin/version" 2>&1); then
+    printf 'Status: 200 OK\r\n\r\n%s' "$answer"
+else
+    printf "Status: 502 Bad Gateway\r\n\r\nfrom '%s': %s" "$address" "$answer"
+fi
 "#;
 
 const MIGRATE: &str = r#"#!/bin/busybox sh
@@ -102,16 +98,16 @@ configs:
   settings: {file: settings.txt}
 "#;
 
-/// One more service of the stack: the one that makes requests.
-pub const ASKER: &str = r#"
-  asker:
-    image: ${ASKER}
-    entrypoint: [/ask]
+/// One more service of the stack: the edge, which publishes a port on its node. It stays the same from release to release.
+pub const EDGE: &str = r#"
+  edge:
+    image: ${EDGE}
     networks: [inner]
-    volumes: ["${BENCH}:/bench"]
+    ports: [{target: 8000, published: "${PORT}", mode: host}]
     stop_grace_period: 4s
     deploy:
       endpoint_mode: dnsrr
+      update_config: {order: stop-first}
       resources: {limits: {memory: 64M}}
 
 networks:
