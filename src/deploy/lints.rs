@@ -122,9 +122,9 @@ struct Seen {
 }
 
 impl Deployment<'_> {
-    /// What lints find in the environment's files, and in the images of its newest release as far as the store has
-    /// them; for `target`, or for what the environment is. Builds nothing; for a Swarm it does look at how the machines
-    /// answer to strangers, which takes seconds, and asks registries for what a rollback may need.
+    /// What lints find in the environment's files, and in the images of its newest release that did not fail, as far as
+    /// the store has them; for `target`, or for what the environment is. Builds nothing; for a Swarm it does look at how
+    /// the machines answer to strangers, which takes seconds, and asks registries for what a rollback may need.
     pub fn lint(&self, target: Option<lint::Target>) -> Result<Report, Error> {
         let project = &self.setting.project;
         let source = rollout::read_stack(project, self.environment, self.asker.variable)?;
@@ -144,7 +144,7 @@ impl Deployment<'_> {
         judge.report(&images, &configs, target.unwrap_or(judge.target()), &seen)
     }
 
-    /// The images of the newest release, and what a Swarm says of itself; nothing of a Swarm that the files are not
+    /// The images of the newest release that did not fail, and what a Swarm says of itself; nothing of a Swarm that the files are not
     /// judged for.
     fn asked(&self, target: Option<lint::Target>) -> Result<(BTreeMap<String, ReleasedImage>, Seen), Error> {
         if target.is_some() && matches!(self.place, Place::Swarm(_)) {
@@ -160,11 +160,10 @@ impl Deployment<'_> {
                 nodes: Some(nodes),
             };
         }
-        let newest = history.into_iter().next();
-        Ok((
-            newest.map(|record| record.release.images).unwrap_or_default(),
-            seen,
-        ))
+        // What a plain rollout would take, too.
+        let newest = history.into_iter().find(|record| !record.outcome.failed());
+        let images = newest.map(|record| record.release.images).unwrap_or_default();
+        Ok((images, seen))
     }
 
     /// The configs of a stack's images, by what it calls them, as far as they can be had.
