@@ -162,6 +162,13 @@ fn cut_off_in_mid_rollout_and_let_in_again() {
         tasks.any(|tasks| tasks.values().any(|state| state == "running"))
     };
     until("the migration runs", migration);
+    // Whatever was asked at these moments breaks, the log among it.
+    for _ in 0..3 {
+        way.cut();
+        std::thread::sleep(Duration::from_millis(50));
+        way.restore();
+        std::thread::sleep(Duration::from_millis(650));
+    }
     way.cut();
     // It ends while nobody looks.
     until("the migration is over", || !migration());

@@ -3,7 +3,7 @@
 
 use bollard::models::Task;
 
-use super::{LINES, Swarm, task};
+use super::{LINES, Swarm, logs};
 use crate::docker::{Container, Engine, Unhealthy};
 use crate::rollout::target::{Details, Replica};
 
@@ -19,7 +19,7 @@ impl Swarm {
         };
         let mut details = Details {
             why: None,
-            lines: task::read_log(engine, id, Some(LINES), &self.about.cancel).unwrap_or_default(),
+            lines: logs::read_log(engine, id, Some(LINES), &self.about.cancel).unwrap_or_default(),
         };
         let task = engine
             .tasks(&[("id", id)])

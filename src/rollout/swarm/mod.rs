@@ -4,6 +4,7 @@
 mod apply;
 mod details;
 mod lock;
+mod logs;
 mod observe;
 mod preflight;
 mod reasons;
