@@ -42,7 +42,7 @@ fn a_change_in_the_worker_leaves_the_other_images_alone() {
 }
 
 #[test]
-fn an_edit_that_compiles_to_the_same_bytes_ends_in_the_same_images() {
+fn an_edit_that_compiles_to_the_same_bytes_ends_in_the_same_image() {
     if !is_wanted() {
         return;
     }
@@ -57,8 +57,9 @@ fn an_edit_that_compiles_to_the_same_bytes_ends_in_the_same_images() {
         .to_owned();
     let reworded = format!("// {}", "x".repeat(line.len().saturating_sub(3)));
     clone.edit("cmd/worker/main.go", &line, &reworded);
-    let after = clone.build(&["--offline"]);
-    assert_eq!(before, after.report);
+    // The one image whose source it is: what the others do with a change in there is the test above.
+    let after = clone.build(&["--offline", "worker"]);
+    assert_eq!(before["images"]["worker"], after.report["images"]["worker"]);
     assert!(
         after.ran.iter().all(|label| label.ends_with(":go_build")),
         "{:?}",
