@@ -118,7 +118,8 @@ pub(super) fn once(setting: &Setting<'_>, record: &Record, one: &Once<'_>) -> Re
                 setting.events.emit(Event::Line { of, line });
             }
         }
-        shown = lines.len();
+        // A log that was not read to its end shows nothing twice.
+        shown = shown.max(lines.len());
         let end = |message: String| {
             let from = lines.len().saturating_sub(LINES);
             let lines = lines[from..]
