@@ -7,7 +7,10 @@ use skep_test_support::has_busybox;
 
 use super::bench::Bench;
 
-const TIMES: u32 = 50;
+/// Builds that are killed while they run.
+const TIMES: u32 = 40;
+/// Builds in all: some are over before.
+const MAX_BUILDS: u32 = 120;
 
 /// Three ranks of small actions, each over all of the rank before it.
 fn graph() -> String {
@@ -36,13 +39,13 @@ fn kill_9_at_any_instant_loses_nothing() {
     let clean = bench();
     let began = Instant::now();
     let expected = clean.succeed(&["build"]);
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
     let mut state = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_nanos() as u64;
     let mut killed = 0;
-    for time in 0..TIMES {
+    for time in 0..MAX_BUILDS {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
@@ -54,7 +57,11 @@ fn kill_9_at_any_instant_loses_nothing() {
             .spawn()
             .unwrap();
         std::thread::sleep(after);
-        killed += u32::from(child.try_wait().unwrap().is_none());
+        match child.try_wait().unwrap() {
+            None => killed += 1,
+            // The first one was slower, for whatever else the machine did.
+            Some(_) => whole = whole.mul_f64(0.95),
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let ran = bench.skep(&["build"]);
@@ -70,11 +77,11 @@ fn kill_9_at_any_instant_loses_nothing() {
             "time {time}, killed after {after:?}: {}{}",
             checked.stdout, checked.stderr
         );
+        if killed == TIMES {
+            break;
+        }
     }
-    assert!(
-        killed > TIMES / 2,
-        "only {killed} of {TIMES} were killed while they ran"
-    );
+    assert_eq!(killed, TIMES, "the others were over before");
 }
 
 #[test]
