@@ -222,7 +222,7 @@ impl<'a> Rollout<'a> {
                 journal.ran = journal.ran.or(begun.ran);
             }
             Some(begun) => given_up(target, &begun, outlook.history)?,
-            None => forget_idle(target, &record, outlook.history)?,
+            None => {}
         }
         Rollout::new(setting, record, contents, journal).carry_out(&outlook.proposal, outlook.previous)
     }
@@ -339,18 +339,6 @@ fn given_up(target: &dyn Target, begun: &Journal, history: Vec<Record>) -> Resul
     if let (Some(mut record), Some(at)) = (record, begun.ran) {
         record.ran_at(at);
         target.record(&record)?;
-    }
-    Ok(())
-}
-
-/// Releases whose rollout was killed before it had a journal: it did nothing, and nobody can go on with it.
-fn forget_idle(target: &dyn Target, record: &Record, history: Vec<Record>) -> Result<(), Error> {
-    let ids = history
-        .into_iter()
-        .filter(|other| other.outcome == Outcome::Pending)
-        .map(|other| other.release.id);
-    for id in ids.filter(|id| *id != record.release.id) {
-        target.forget(&id)?;
     }
     Ok(())
 }

@@ -275,21 +275,6 @@ fn a_death_after_any_change_is_finished_by_the_next_rollout() {
 }
 
 #[test]
-fn a_release_that_died_before_it_did_anything_is_forgotten_by_the_next() {
-    let target = Fake::default();
-    run(&target, &release(1, "api=a1", "k")).unwrap();
-    // Killed when it had written its record, and before it wrote a journal.
-    let (mut second, _) = release(2, "api=a2", "k");
-    second.began = chrono::Utc::now();
-    target.record(&second).unwrap();
-    assert_eq!(kept(&target, 2), (Outcome::Pending, true));
-    run(&target, &release(3, "api=a1", "k")).unwrap();
-    let history = target.history().unwrap();
-    assert!(history.iter().all(|record| record.outcome.succeeded()));
-    assert_eq!(history.len(), 2);
-}
-
-#[test]
 fn any_kept_release_can_be_brought_back_with_its_secrets() {
     let target = Fake::default();
     let releases: Vec<_> = (1..=3)
