@@ -144,8 +144,8 @@ impl Deployment<'_> {
         judge.report(&images, &configs, target.unwrap_or(judge.target()), &seen)
     }
 
-    /// The images of the newest release that did not fail, and what a Swarm says of itself; nothing of a Swarm that the files are not
-    /// judged for.
+    /// The images of the newest release that did not fail, and what a Swarm says of itself; nothing of a Swarm that the
+    /// files are not judged for.
     fn asked(&self, target: Option<lint::Target>) -> Result<(BTreeMap<String, ReleasedImage>, Seen), Error> {
         if target.is_some() && matches!(self.place, Place::Swarm(_)) {
             return Ok((BTreeMap::new(), Seen::default()));

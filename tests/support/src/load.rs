@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::get;
 
+/// Fewer answers of a kind tell nothing.
+const ENOUGH: usize = 5;
 /// Threads that make requests.
 const THREADS: u32 = 2;
 /// From the end of a request to the next one of a thread: less than 100 a second in all.
@@ -48,7 +50,7 @@ impl Load {
         made.answers.values().sum()
     }
 
-    /// Ends it, after making sure that no request failed; how often each answer came.
+    /// Ends it, after making sure that no request failed and that no answer came only a few times; how often each came.
     #[track_caller]
     pub fn finish(mut self) -> BTreeMap<String, usize> {
         self.ended.store(true, Ordering::Relaxed);
@@ -63,6 +65,8 @@ impl Load {
             made.answers,
             made.failures
         );
+        let few = made.answers.values().any(|times| *times < ENOUGH);
+        assert!(!few, "too few to tell: {:?}", made.answers);
         made.answers
     }
 }
