@@ -10,6 +10,8 @@ mod challenge;
 mod client;
 mod download;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 mod pieces;
 mod serve;

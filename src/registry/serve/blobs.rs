@@ -64,7 +64,7 @@ fn headers(digest: &Digest) -> [(hyper::header::HeaderName, String); 3] {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     All,
     /// From, and up to but not including.
     Range(u64, u64),
@@ -72,7 +72,7 @@ enum Asked {
 }
 
 /// A `Range` header (RFC 9110, section 14.2). Several ranges, other units and nonsense ask for all.
-fn parse_range(text: &str, size: u64) -> Asked {
+pub(super) fn parse_range(text: &str, size: u64) -> Asked {
     let parsed = || {
         let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
         let number = |text: &str| match text {

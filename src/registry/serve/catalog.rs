@@ -68,7 +68,7 @@ pub(super) struct Record {
     pub blobs: Vec<Digest>,
     /// Manifests of an index.
     pub children: Vec<Digest>,
-    /// Hexadecimal; what it refers to, which need not be there.
+    /// What it refers to, which need not be there: hexadecimal, or `algorithm:encoded` if that is no SHA-256.
     pub subject: Option<String>,
     pub artifact_type: Option<String>,
     pub annotations: BTreeMap<String, String>,

@@ -7,7 +7,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LINK, LOCATION};
 
 use super::answer::{Answer, Refusal, answer, empty, header};
 use super::catalog::{Catalog, Record};
-use super::route::{Query, Reference};
+use super::route::{Named, Query, Reference};
 use crate::digest::Digest;
 use crate::image::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE};
 use crate::registry::address::Name;
@@ -43,8 +43,15 @@ struct Descriptor {
 }
 
 impl Descriptor {
+    fn named(&self) -> Result<Named, Refusal> {
+        Named::parse(&self.digest).map_err(|refusal| Refusal {
+            code: "MANIFEST_INVALID",
+            ..refusal
+        })
+    }
+
     fn digest(&self) -> Result<Digest, Refusal> {
-        Digest::from_oci(&self.digest, self.size)
+        Digest::from_hex(self.named()?.to_keep()?, self.size)
             .map_err(|error| Refusal::bad("MANIFEST_INVALID", error.to_string()))
     }
 
@@ -100,13 +107,13 @@ pub(super) fn examine(bytes: &[u8], content_type: &str) -> Result<Record, Refusa
             )));
         }
     };
-    let subject = document.subject.as_ref().map(Descriptor::digest).transpose()?;
+    let subject = document.subject.as_ref().map(Descriptor::named).transpose()?;
     Ok(Record {
         digest: Digest::of(bytes),
         media_type,
         blobs,
         children,
-        subject: subject.map(|subject| subject.hex()),
+        subject: subject.map(|subject| subject.key().to_owned()),
         artifact_type: document.artifact_type.or(config_type),
         annotations: document.annotations.unwrap_or_default(),
     })
@@ -148,7 +155,7 @@ pub(super) fn put(
     let record = examine(bytes, content_type)?;
     let tag = match reference {
         Reference::Tag(tag) => Some(tag),
-        Reference::Digest(hex) if *hex == record.digest.hex() => None,
+        Reference::Digest(named) if named.to_keep()? == record.digest.hex() => None,
         Reference::Digest(_) => {
             let found = format!("its digest is `{}`", record.digest.oci());
             return Err(Refusal::bad("DIGEST_INVALID", found));
@@ -163,11 +170,10 @@ pub(super) fn put(
         (LOCATION, format!("/v2/{name}/manifests/{digest}")),
         (header("docker-content-digest"), digest),
     ];
-    headers.extend(
-        record
-            .subject
-            .map(|hex| (header("oci-subject"), format!("sha256:{hex}"))),
-    );
+    headers.extend(record.subject.map(|key| {
+        let named = Named::of_key(key);
+        (header("oci-subject"), named.to_string())
+    }));
     Ok(empty(StatusCode::CREATED, &headers))
 }
 
@@ -175,7 +181,10 @@ pub(super) fn put(
 pub(super) fn delete(catalog: &Catalog, name: &Name, reference: &Reference) -> Result<Answer, Refusal> {
     let removed = match reference {
         Reference::Tag(tag) => catalog.remove_tag(name, tag)?,
-        Reference::Digest(hex) => catalog.remove_manifest(name, hex)?,
+        Reference::Digest(named) => match named.hex() {
+            Some(hex) => catalog.remove_manifest(name, hex)?,
+            None => false,
+        },
     };
     match removed {
         true => Ok(empty(StatusCode::ACCEPTED, &[])),
@@ -211,7 +220,7 @@ pub(super) fn tags(catalog: &Catalog, name: &Name, query: &Query) -> Result<Answ
 pub(super) fn referrers(
     catalog: &Catalog,
     name: &Name,
-    subject: &str,
+    subject: &Named,
     query: &Query,
 ) -> Result<Answer, Refusal> {
     let (wanted, last) = (query.get("artifactType"), query.get("last").unwrap_or_default());
@@ -219,7 +228,7 @@ pub(super) fn referrers(
     for record in catalog.manifests(name)? {
         let is_wanted = wanted.is_none() || wanted == record.artifact_type.as_deref();
         let hex = record.digest.hex();
-        if record.subject.as_deref() != Some(subject) || !is_wanted || hex.as_str() <= last {
+        if record.subject.as_deref() != Some(subject.key()) || !is_wanted || hex.as_str() <= last {
             continue;
         }
         let mut descriptor = serde_json::json!({
@@ -251,7 +260,7 @@ pub(super) fn referrers(
         let mut pairs = vec![("last", last.as_str())];
         pairs.extend(wanted.map(|wanted| ("artifactType", wanted)));
         let query = Query::encode(&pairs);
-        headers.push(next(&format!("/v2/{name}/referrers/sha256:{subject}?{query}")));
+        headers.push(next(&format!("/v2/{name}/referrers/{subject}?{query}")));
     }
     Ok(answer(StatusCode::OK, &headers, body.to_string()))
 }
@@ -262,7 +271,7 @@ fn next(address: &str) -> (HeaderName, String) {
 
 fn resolve(catalog: &Catalog, name: &Name, reference: &Reference) -> Result<Record, Refusal> {
     let hex = match reference {
-        Reference::Digest(hex) => Some(hex.clone()),
+        Reference::Digest(named) => named.hex().map(str::to_owned),
         Reference::Tag(tag) => catalog.tag(name, tag)?.map(|digest| digest.hex()),
     };
     let found = match hex {

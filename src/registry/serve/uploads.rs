@@ -1,39 +1,34 @@
 //! Uploads into the embedded registry: whole or in chunks, digested while they come.
 //!
 //! The store's writer blocks and borrows the store, so each upload has a thread of the blocking pool; that is
-//! what bounds their number.
+//! what bounds their number. Where there is no room, the one to which nothing came for longest is forgotten.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt as _;
 use hyper::StatusCode;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, LOCATION, RANGE};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, LOCATION, RANGE, RETRY_AFTER};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::answer::{Refusal, header};
+use super::body::Sent;
 use super::catalog::ServeError;
-use super::{MAX_BLOB, STALL};
+use super::room::{Room, Seat};
+use super::{Bounds, MAX_BLOB};
 use crate::digest::Digest;
 use crate::registry::address::Name;
 use crate::store::{self, Store};
-
-/// Uploads that may be open at once.
-const MAX_UPLOADS: usize = 64;
-/// An upload to which nothing comes for so long is forgotten, where there is no room for a new one.
-const ABANDONED: Duration = Duration::from_secs(5 * 60);
 
 /// The uploads that are open.
 pub(super) struct Uploads {
     store: Arc<Store>,
     open: Mutex<HashMap<String, Arc<Upload>>>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 /// One upload, to one repository.
@@ -42,14 +37,13 @@ pub(super) struct Upload {
     pub name: Name,
     writer: tokio::sync::Mutex<Writer>,
     offset: AtomicU64,
-    touched: Mutex<Instant>,
+    seat: Seat,
 }
 
 /// A blob on its way into the store.
-pub(super) struct Writer {
+struct Writer {
     to: mpsc::Sender<Message>,
     thread: JoinHandle<Result<Digest, store::Error>>,
-    _room: OwnedSemaphorePermit,
 }
 
 enum Message {
@@ -58,52 +52,47 @@ enum Message {
 }
 
 impl Uploads {
-    pub(super) fn new(store: Arc<Store>) -> Uploads {
+    pub(super) fn new(store: Arc<Store>, bounds: &Bounds) -> Uploads {
         Uploads {
             store,
             open: Mutex::default(),
-            room: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            room: Room::new(bounds.uploads, bounds.patience),
         }
     }
 
-    /// A writer, if there is room for one more.
-    pub(super) fn writer(&self) -> Result<Writer, Refusal> {
-        let room = || Arc::clone(&self.room).try_acquire_owned();
-        let found = room().or_else(|_| {
-            self.forget_abandoned();
-            room()
-        });
-        let Ok(room) = found else {
-            let busy = "too many uploads are open";
-            return Err(Refusal::new(
+    /// Begins an upload that one request ends.
+    pub(super) fn begin(&self, name: Name) -> Result<Arc<Upload>, Refusal> {
+        let seat = self.room.enter().ok_or_else(|| Refusal {
+            headers: vec![(RETRY_AFTER, "1".to_owned())],
+            ..Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "TOOMANYREQUESTS",
-                busy,
-            ));
-        };
+                "too many uploads are going on",
+            )
+        })?;
+        // One of them may have lost its place.
+        let mut open = self.open.lock().expect("never poisoned");
+        open.retain(|_, upload| !upload.seat.place().is_lost());
+        drop(open);
         let (to, from) = mpsc::channel(4);
         let store = Arc::clone(&self.store);
-        Ok(Writer {
-            to,
-            thread: tokio::task::spawn_blocking(move || write(&store, from)),
-            _room: room,
-        })
-    }
-
-    /// Begins an upload.
-    pub(super) fn begin(&self, name: Name) -> Result<Arc<Upload>, Refusal> {
-        let writer = self.writer()?;
+        let thread = tokio::task::spawn_blocking(move || write(&store, from));
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Keyed at random by the system, so that nobody guesses another one's upload.
+        // Keyed at random by the system, so that no other client guesses it.
         let [a, b] = [0, 1].map(|part| std::hash::RandomState::new().hash_one((part, count)));
-        let upload = Arc::new(Upload {
+        Ok(Arc::new(Upload {
             id: format!("{a:016x}{b:016x}"),
             name,
-            writer: tokio::sync::Mutex::new(writer),
+            writer: tokio::sync::Mutex::new(Writer { to, thread }),
             offset: AtomicU64::new(0),
-            touched: Mutex::new(Instant::now()),
-        });
+            seat,
+        }))
+    }
+
+    /// Begins an upload that further requests go on with.
+    pub(super) fn open(&self, name: Name) -> Result<Arc<Upload>, Refusal> {
+        let upload = self.begin(name)?;
         let mut open = self.open.lock().expect("never poisoned");
         open.insert(upload.id.clone(), Arc::clone(&upload));
         Ok(upload)
@@ -119,14 +108,6 @@ impl Uploads {
     pub(super) fn close(&self, upload: &Upload) -> Result<(), Refusal> {
         let mut open = self.open.lock().expect("never poisoned");
         open.remove(&upload.id).map(drop).ok_or_else(unknown)
-    }
-
-    fn forget_abandoned(&self) {
-        let mut open = self.open.lock().expect("never poisoned");
-        open.retain(|_, upload| {
-            let touched = *upload.touched.lock().expect("never poisoned");
-            touched.elapsed() < ABANDONED || Arc::strong_count(upload) > 1
-        });
     }
 }
 
@@ -146,8 +127,9 @@ impl Upload {
     }
 
     /// Takes the body of a `PATCH` or `PUT`. If that names its range, it must be the next one.
-    pub(super) async fn take(&self, headers: &HeaderMap, body: Incoming) -> Result<(), Refusal> {
-        let writer = self.writer.lock().await;
+    pub(super) async fn take(&self, headers: &HeaderMap, body: Sent) -> Result<(), Refusal> {
+        // Another client may hold it.
+        let writer = body.wait_for(self.writer.lock()).await;
         let offset = self.offset.load(Ordering::Relaxed);
         let length = headers
             .get(CONTENT_LENGTH)
@@ -173,8 +155,7 @@ impl Upload {
             }
         };
         let limit = MAX_BLOB.saturating_sub(offset);
-        writer.take(body, limit, &self.offset).await?;
-        *self.touched.lock().expect("never poisoned") = Instant::now();
+        self.pass_on(&writer, body, limit).await?;
         let taken = self.offset.load(Ordering::Relaxed) - offset;
         match expected {
             Some(expected) if expected != taken => Err(Refusal::bad(
@@ -185,30 +166,26 @@ impl Upload {
         }
     }
 
-    /// Puts what came in its place, if it is what it should be.
-    pub(super) async fn finish(self: Arc<Self>, expected: &str) -> Result<Digest, Refusal> {
-        let mut writer = self.writer.lock().await;
-        writer.finish(expected).await
-    }
-}
-
-impl Writer {
-    /// Takes a body of at most `limit` bytes, and counts them in `offset`.
-    pub(super) async fn take(
-        &self,
-        mut body: Incoming,
-        limit: u64,
-        offset: &AtomicU64,
-    ) -> Result<(), Refusal> {
+    /// Takes a body of at most `limit` bytes, and counts them.
+    async fn pass_on(&self, writer: &Writer, mut body: Sent, limit: u64) -> Result<(), Refusal> {
+        let place = self.seat.place();
+        let _request = place.request();
         let mut taken = 0;
-        while let Some(frame) = next_frame(&mut body).await? {
-            taken += frame.len() as u64;
+        loop {
+            place.wait();
+            let piece = tokio::select! {
+                piece = body.next() => piece?,
+                () = place.lost() => return Err(given_up()),
+            };
+            place.work();
+            let Some(piece) = piece else { return Ok(()) };
+            let length = piece.len() as u64;
+            taken += length;
             if taken > limit {
                 let large = format!("a blob has at most {MAX_BLOB} bytes");
                 return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", large));
             }
-            let length = frame.len() as u64;
-            if self.to.send(Message::Piece(frame)).await.is_err() {
+            if writer.to.send(Message::Piece(piece)).await.is_err() {
                 // The thread has ended with an error, which the end of the upload shows.
                 return Err(Refusal::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -216,16 +193,17 @@ impl Writer {
                     "the upload cannot be kept",
                 ));
             }
-            offset.fetch_add(length, Ordering::Relaxed);
+            self.offset.fetch_add(length, Ordering::Relaxed);
         }
-        Ok(())
     }
 
     /// Puts what came in its place, if its digest is `expected` (hexadecimal).
-    pub(super) async fn finish(&mut self, expected: &str) -> Result<Digest, Refusal> {
+    pub(super) async fn finish(self: Arc<Self>, expected: &str) -> Result<Digest, Refusal> {
+        let mut writer = self.writer.lock().await;
+        let _request = self.seat.place().request();
         // If the thread has ended already, it says why.
-        let _ = self.to.send(Message::End).await;
-        let digest = match (&mut self.thread).await {
+        let _ = writer.to.send(Message::End).await;
+        let digest = match (&mut writer.thread).await {
             Ok(Ok(digest)) => digest,
             Ok(Err(error)) => return Err(ServeError::Store(error).into()),
             Err(_) => return Err(unknown()),
@@ -240,26 +218,9 @@ impl Writer {
     }
 }
 
-/// The next bytes of a body, which must not be long in coming.
-pub(super) async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    loop {
-        let frame = match tokio::time::timeout(STALL, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(_))) => return Err(Refusal::bad("BLOB_UPLOAD_INVALID", "the body broke off")),
-            Err(_) => {
-                let slow = "the body does not go on";
-                return Err(Refusal::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "BLOB_UPLOAD_INVALID",
-                    slow,
-                ));
-            }
-        };
-        if let Ok(bytes) = frame.into_data() {
-            return Ok(Some(bytes));
-        }
-    }
+fn given_up() -> Refusal {
+    let message = "nothing came for so long that another upload took the place of this one";
+    Refusal::unknown("BLOB_UPLOAD_UNKNOWN", message)
 }
 
 fn write(store: &Store, mut from: mpsc::Receiver<Message>) -> Result<Digest, store::Error> {

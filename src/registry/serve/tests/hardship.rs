@@ -1,7 +1,5 @@
 //! What else happens to a registry: collection, damage, garbage, and clients that stall.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
 use super::*;
 
 /// Makes a record as old as one that came a day and an hour ago.
@@ -149,9 +147,11 @@ async fn it_survives_garbage_and_torn_requests() {
 async fn a_client_that_takes_nothing_loses_its_connection() {
     let (_directory, store) = crate::registry::testing::store();
     let address = "127.0.0.1:0".parse().unwrap();
-    let server = listen(Arc::clone(&store), address, Duration::from_millis(200))
-        .await
-        .unwrap();
+    let bounds = Bounds {
+        stall: Duration::from_millis(200),
+        ..BOUNDS
+    };
+    let server = listen(Arc::clone(&store), address, bounds).await.unwrap();
     // More than the buffers of both ends take.
     let digest = store.put(&vec![5; 32 << 20]).unwrap();
     let catalog = Catalog::new(store);
