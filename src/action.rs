@@ -12,6 +12,7 @@
 //! | writable paths             | `Platform` property `writable`, one per path            |
 //! | secrets, by fingerprint    | `Platform` property `secret`, `<path>=<fingerprint>`    |
 //! | limits                     | `Platform` properties `max_log`, `max_output`, `max_processes`; `Action.timeout` |
+//! | limits that are declared   | `Platform` properties `disk`, `max_entries`, `memory`   |
 //! | what the sandbox looks like| `Platform` property `sandbox_abi`                       |
 //! | every input                | `Action.input_root_digest`                              |
 //!
@@ -30,10 +31,10 @@ use crate::digest::{Digest, Fingerprint, ParseDigestError};
 use crate::tree::{PathError, TreePath};
 
 /// Bumped when what an action sees in the sandbox changes: the environment, `/dev`, `/proc`, the uid.
-pub const SANDBOX_ABI: u32 = 1;
+pub const SANDBOX_ABI: u32 = 2;
 
 /// What bounds one run. Reaching a bound fails the action.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Wall-clock time.
     pub timeout: Duration,
@@ -43,7 +44,17 @@ pub struct Limits {
     pub max_output: u64,
     /// Processes and threads at one time.
     pub max_processes: u64,
+    /// Bytes of memory of all processes together, and of what stands in `/tmp`. `None` follows the machine, of
+    /// which nothing is in a key.
+    pub memory: Option<u64>,
+    /// Bytes of disk that outputs and writable directories take while it runs. `None` follows the machine.
+    pub disk: Option<u64>,
+    /// Files, directories and links below outputs and writable directories; as many may be in `/tmp`.
+    pub max_entries: u64,
 }
+
+/// What [`Limits::max_entries`] is by default, and then in no key.
+const MAX_ENTRIES: u64 = 1_000_000;
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -52,6 +63,9 @@ impl Default for Limits {
             max_log: 16 << 20,
             max_output: 8 << 30,
             max_processes: 4096,
+            memory: None,
+            disk: None,
+            max_entries: MAX_ENTRIES,
         }
     }
 }
@@ -158,6 +172,15 @@ impl Action {
             ("max_processes", command.limits.max_processes.to_string()),
             ("sandbox_abi", SANDBOX_ABI.to_string()),
         ];
+        let limits = &command.limits;
+        let entries = Some(limits.max_entries).filter(|entries| *entries != MAX_ENTRIES);
+        for (name, declared) in [
+            ("disk", limits.disk),
+            ("max_entries", entries),
+            ("memory", limits.memory),
+        ] {
+            properties.extend(declared.map(|value| (name, value.to_string())));
+        }
         let secrets = command.secrets.iter();
         properties.extend(secrets.map(|(path, fingerprint)| ("secret", format!("{path}={fingerprint}"))));
         let writable = command.writable.iter();
@@ -300,13 +323,13 @@ mod tests {
 
     #[test]
     fn the_key_of_a_sandboxed_action_is_stable() {
-        insta::assert_snapshot!(action().key(), @"d1892738d3fc4689dbfe9e21855e8fbfc46984b1416d9faaffaf06c403c10082/233");
+        insta::assert_snapshot!(action().key(), @"ddd07eb0ed236963e4b51f7e08370c6d0a533ae2f0632de33c42fd87783ec9ff/233");
     }
 
     #[test]
     fn each_part_changes_the_key() {
         let path = || "p".parse::<TreePath>().unwrap();
-        let changes: [fn(&mut Action, TreePath); 9] = [
+        let changes: [fn(&mut Action, TreePath); 12] = [
             |a, _| a.command.argv.push("y".into()),
             |a, _| a.command.env.extend([("A".into(), "1".into())]),
             |a, p| a.command.cwd = p,
@@ -314,6 +337,9 @@ mod tests {
             |a, p| assert!(a.command.writable.insert(p)),
             |a, p| a.command.secrets.extend([(p, Fingerprint::of("t", b"s"))]),
             |a, _| a.command.limits.max_output += 1,
+            |a, _| a.command.limits.memory = Some(1 << 30),
+            |a, _| a.command.limits.disk = Some(1 << 30),
+            |a, _| a.command.limits.max_entries += 1,
             |a, _| a.command.limits.timeout += Duration::from_secs(1),
             |a, _| a.input_root = Digest::of(b"x"),
         ];

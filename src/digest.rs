@@ -64,6 +64,11 @@ impl Digest {
         to_hex(&self.hash)
     }
 
+    /// The SHA-256 itself.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.hash
+    }
+
     /// `sha256:<hex>`, as OCI descriptors and registries write it.
     pub fn oci(&self) -> String {
         format!("sha256:{}", self.hex())
@@ -171,7 +176,7 @@ impl Write for Hasher {
 }
 
 /// A keyed BLAKE3 name for internal use; `context` separates the domains (BLAKE3 derive-key mode).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
@@ -180,9 +185,35 @@ impl Fingerprint {
         Fingerprint(blake3::derive_key(context, bytes))
     }
 
+    /// Of bytes that come one after the other, in the domain `context`.
+    pub fn hasher(context: &'static str) -> FingerprintHasher {
+        FingerprintHasher(blake3::Hasher::new_derive_key(context))
+    }
+
+    /// From 64 lower-case hex digits.
+    pub fn from_hex(hex: &str) -> Option<Fingerprint> {
+        parse_hex(hex).map(Fingerprint)
+    }
+
     /// 64 lower-case hex digits.
     pub fn hex(&self) -> String {
         to_hex(&self.0)
+    }
+}
+
+/// Fingerprints what is written to it, in constant memory.
+#[derive(Clone, Debug)]
+pub struct FingerprintHasher(blake3::Hasher);
+
+impl FingerprintHasher {
+    /// Adds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The fingerprint of all that was added.
+    pub fn finish(&self) -> Fingerprint {
+        Fingerprint(*self.0.finalize().as_bytes())
     }
 }
 
@@ -243,6 +274,18 @@ mod tests {
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(Digest::from_proto(&digest.to_proto()), Ok(digest));
         assert_eq!(Digest::from_oci(&digest.oci(), 4), Ok(digest));
+    }
+
+    #[test]
+    fn a_fingerprint_of_parts_is_that_of_the_whole() {
+        let mut hasher = Fingerprint::hasher("skep test");
+        hasher.update(b"sk");
+        hasher.update(b"ep");
+        assert_eq!(hasher.finish(), Fingerprint::of("skep test", b"skep"));
+        assert_eq!(
+            Fingerprint::from_hex(&hasher.finish().hex()),
+            Some(hasher.finish())
+        );
     }
 
     #[test]

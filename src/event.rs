@@ -47,6 +47,17 @@ pub enum Event {
         #[serde(serialize_with = "seconds")]
         wall: Duration,
     },
+    /// What a compiler's cache was to an action.
+    Compiled {
+        /// The action's label.
+        label: String,
+        /// How often it had what was asked for.
+        found: u64,
+        /// How often it had not.
+        missing: u64,
+        /// How many entries the action added for others.
+        stored: u64,
+    },
     /// Bytes came in from a source or went out to a registry.
     Transferred {
         /// What moved: a label or a blob.

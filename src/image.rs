@@ -4,6 +4,8 @@
 //! are enough to make the same bytes again. Manifests and configs keep their raw bytes as blobs; nothing is
 //! ever read and written back.
 
+pub mod account;
+
 use std::collections::BTreeMap;
 
 use crate::digest::Digest;

@@ -16,6 +16,9 @@ pub mod docker;
 pub mod engine;
 pub mod event;
 pub mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod gocache;
 pub mod image;
 pub mod lint;
 pub mod lock;

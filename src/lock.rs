@@ -22,7 +22,7 @@ pub struct DebianRequest {
 }
 
 /// A lock file that `skep lock` refreshes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct LockRequest {
     /// The lock file, from the project's root.
     pub file: TreePath,

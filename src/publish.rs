@@ -7,10 +7,12 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::assemble;
 use crate::build::{self, BuiltImage, Setting};
+use crate::digest::Digest;
 use crate::image::Layer;
 use crate::push::{Error as PushError, Kind, LayerError, MakeLayer, Pusher, Report, Subject, Target};
 use crate::registry::{Address, AddressError, Settings, Tag};
 use crate::source::{self, WorkTree};
+use crate::store::Lost;
 
 /// Images that are pushed at one time; their layers share the line.
 const PARALLEL: usize = 2;
@@ -58,6 +60,16 @@ pub enum Error {
     /// A push did not end.
     #[error(transparent)]
     Push(#[from] PushError),
+}
+
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Build(error) => error.lost(),
+            Error::Push(error) => error.lost(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl From<source::Error> for Error {

@@ -18,7 +18,7 @@ use skep::push::{Error, Kind, LayerError, MakeLayer, Pusher, Report, Subject, Ta
 use skep::registry::{Client, Repository, Settings, serve};
 use skep::store::Store;
 use skep::tree::{Node, TreePath, ops};
-use skep_test_support::{has, variable};
+use skep_test_support::{Random, has, variable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -42,14 +42,8 @@ fn path(text: &str) -> TreePath {
 }
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
+    let mut random = Random::new(seed);
+    std::iter::repeat_with(|| random.byte()).take(length).collect()
 }
 
 // --- images ------------------------------------------------------------------------------------------

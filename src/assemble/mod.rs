@@ -4,16 +4,19 @@
 //! finds out digest and size by making the bytes once, and throws them away; [`layer_bytes`] makes them again
 //! when somebody needs them, and checks that they are the same. Sends nothing anywhere.
 
+mod check;
 mod export;
 mod gzip;
 mod image;
 mod record;
 mod tar;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+pub use check::{check_image, check_layer};
 pub use export::{Exported, export};
 pub use record::{Known, recall, remember_image, remember_index};
 
@@ -22,7 +25,7 @@ use crate::digest::{Digest, Hasher};
 use crate::image::{Image, Index, LAYER_FORMAT, Layer};
 use crate::plan::Config;
 use crate::platform::Platform;
-use crate::store::{self, Store};
+use crate::store::{self, Lost, Store};
 use crate::tree::{Node, Tree, TreePath, ops};
 
 /// Why there is no image.
@@ -43,6 +46,9 @@ pub enum Error {
     /// Not an action of this version of skep.
     #[error("unknown builtin `{0}`; another version of skep made this plan")]
     UnknownBuiltin(String),
+    /// No engine could run it.
+    #[error("{0}")]
+    Unfit(String),
     /// The bytes of a layer cannot be written.
     #[error("cannot write a layer: {0}")]
     Write(io::Error),
@@ -68,6 +74,15 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Store(error) => error.lost(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl From<ops::Error<store::Error>> for Error {
@@ -156,15 +171,7 @@ fn make_layer(store: &Store, tree: Tree) -> Result<Digest, Error> {
 }
 
 fn make_image(store: &Store, inputs: &Digest, platform: Platform, config: &Config) -> Result<Digest, Error> {
-    let mut layers: Vec<(usize, Layer)> = Vec::new();
-    for (name, root) in children(store, inputs, "layers")? {
-        let number = name
-            .parse()
-            .map_err(|_| Error::UnknownBuiltin(format!("layer `{name}`")))?;
-        layers.push((number, read_record(store, &root, "layer.json")?));
-    }
-    layers.sort_by_key(|(number, _)| *number);
-    let layers: Vec<Layer> = layers.into_iter().map(|(_, layer)| layer).collect();
+    let layers = layers_of(store, inputs)?;
     let config = store.put(&image::config(platform, config, &layers)?)?;
     let manifest = store.put(&image::manifest(&config, &layers)?)?;
     let image = Image {
@@ -180,6 +187,19 @@ fn make_image(store: &Store, inputs: &Digest, platform: Platform, config: &Confi
         (TreePath::root(), Node::Directory(*inputs)),
     ];
     Ok(ops::collect(store, entries)?)
+}
+
+/// The layers in the inputs of an image, the lowest first.
+fn layers_of(store: &Store, inputs: &Digest) -> Result<Vec<Layer>, Error> {
+    let mut layers: Vec<(usize, Layer)> = Vec::new();
+    for (name, root) in children(store, inputs, "layers")? {
+        let number = name
+            .parse()
+            .map_err(|_| Error::UnknownBuiltin(format!("layer `{name}`")))?;
+        layers.push((number, read_record(store, &root, "layer.json")?));
+    }
+    layers.sort_by_key(|(number, _)| *number);
+    Ok(layers.into_iter().map(|(_, layer)| layer).collect())
 }
 
 fn make_index(store: &Store, inputs: &Digest) -> Result<Digest, Error> {
@@ -265,5 +285,7 @@ fn children(store: &Store, root: &Digest, name: &str) -> Result<Vec<(String, Dig
     Ok(directories.collect())
 }
 
+#[cfg(test)]
+mod check_tests;
 #[cfg(test)]
 mod tests;

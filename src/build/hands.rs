@@ -10,11 +10,12 @@ use crate::assemble;
 use crate::digest::Fingerprint;
 use crate::engine::{Fault, Job, RunError, Runner};
 use crate::event::Events;
-use crate::fetch::{self, Fetcher};
+use crate::fetch::{self, ArchiveError, Fetcher};
+use crate::gocache::GoCache;
 use crate::plan::{Fetch, Node, Run};
 use crate::sandbox::{self, Sandbox};
 use crate::source;
-use crate::store::Store;
+use crate::store::{IngestError, Store};
 use crate::tree::TreePath;
 
 /// The longest secret.
@@ -29,6 +30,8 @@ pub(super) struct Hands {
     project: PathBuf,
     store: Arc<Store>,
     sandbox: Sandbox,
+    go: GoCache,
+    events: Events,
     fetcher: Fetcher,
     network: tokio::runtime::Handle,
 }
@@ -43,6 +46,8 @@ impl Hands {
             project: setting.project.root.clone(),
             store: Arc::clone(&setting.store),
             sandbox: Sandbox::new(Arc::clone(&setting.store), sandbox_program()),
+            go: GoCache::new(Arc::clone(&setting.store), sandbox_program(), None),
+            events: events.clone(),
             fetcher: super::fetcher(setting, events)?,
             network: network.clone(),
         })
@@ -67,7 +72,10 @@ impl Hands {
             units: job.units,
             secrets: &secrets,
         };
-        let outcome = self.sandbox.run(&request, job.cancel);
+        let outcome = match &run.compile_cache {
+            Some(toolchain) => self.run_with_cache(job, &request, toolchain)?,
+            None => self.sandbox.run(&request, job.cancel),
+        };
         let outcome = outcome.map_err(|error| failed(sandbox_fault(&error), &error, error.log()))?;
         Ok(ActionResult {
             exit_code: outcome.exit_code,
@@ -76,6 +84,41 @@ impl Hands {
             log: outcome.log,
             wall: outcome.wall,
         })
+    }
+
+    /// Layers and images that no engine could use are none.
+    fn assemble(&self, job: &Job<'_>) -> Result<ActionResult, assemble::Error> {
+        match job.node {
+            Node::Layer(_) => assemble::check_layer(&self.store, &job.action.input_root)?,
+            Node::Image(image) => assemble::check_image(&self.store, &job.action.input_root, image)?,
+            _ => {}
+        }
+        assemble::run_builtin(&self.store, job.action)
+    }
+
+    /// Runs an action that has a compiler's cache, and once more without if it failed and the cache may be why.
+    fn run_with_cache(
+        &self,
+        job: &Job<'_>,
+        request: &sandbox::Request<'_>,
+        toolchain: &TreePath,
+    ) -> Result<Result<sandbox::Outcome, sandbox::Error>, RunError> {
+        let served = self
+            .go
+            .serve(job.action, toolchain, job.label, &self.events, |beside| {
+                self.sandbox.run_with(request, beside, job.cancel)
+            });
+        let served = served.map_err(|error| failed(Fault::of_store(&error), &error, None))?;
+        match (&served.value, served.trouble) {
+            (Ok(outcome), Some(trouble)) if outcome.exit_code != 0 => {
+                self.events.warn(format!(
+                    "{} lost its compile cache ({trouble}), and is run again without one",
+                    job.label
+                ));
+                Ok(self.sandbox.run(request, job.cancel))
+            }
+            _ => Ok(served.value),
+        }
     }
 
     /// The content of an action's secrets, which must still be what the key says.
@@ -102,7 +145,8 @@ impl Runner for Hands {
         match job.node {
             Node::Fetch(fetch) => self.fetch(job, fetch),
             Node::Run(run) => self.run_in_sandbox(job, run),
-            _ => assemble::run_builtin(&self.store, job.action)
+            _ => self
+                .assemble(job)
                 .map_err(|error| failed(assemble_fault(&error), &error, None)),
         }
     }
@@ -120,6 +164,10 @@ fn fetch_fault(error: &fetch::Error) -> Fault {
     match error {
         fetch::Error::Cancelled => Fault::Cancelled,
         fetch::Error::Store(error) => Fault::of_store(error),
+        fetch::Error::Archive {
+            error: ArchiveError::Store(error),
+            ..
+        } => Fault::of_store(error),
         fetch::Error::Source { .. } | fetch::Error::Mismatch { .. } | fetch::Error::Archive { .. } => {
             Fault::Project
         }
@@ -136,9 +184,13 @@ fn sandbox_fault(error: &sandbox::Error) -> Fault {
         sandbox::Error::Tree(_) | sandbox::Error::NotWritable(_) | sandbox::Error::NoSecret(_) => {
             Fault::Project
         }
+        sandbox::Error::Output { source, .. } => match &**source {
+            IngestError::Store(error) => Fault::of_store(error),
+            _ => Fault::Action,
+        },
         sandbox::Error::TimedOut { .. }
         | sandbox::Error::LogTooLong { .. }
-        | sandbox::Error::Output { .. }
+        | sandbox::Error::Exceeded { .. }
         | sandbox::Error::NoProgram { .. } => Fault::Action,
         sandbox::Error::Refused { .. } | sandbox::Error::Lost | sandbox::Error::Io(_) => Fault::Environment,
     }
@@ -147,7 +199,7 @@ fn sandbox_fault(error: &sandbox::Error) -> Fault {
 fn assemble_fault(error: &assemble::Error) -> Fault {
     match error {
         assemble::Error::Store(error) => Fault::of_store(error),
-        assemble::Error::Tree(_) => Fault::Project,
+        assemble::Error::Tree(_) | assemble::Error::Unfit(_) => Fault::Project,
         _ => Fault::Environment,
     }
 }

@@ -1,6 +1,7 @@
 //! A project into images: evaluates its recipes, and has the engine build what was asked for with the hands
 //! that this machine has. Prints nothing, and pushes nothing.
 
+pub mod evaluate;
 mod hands;
 mod record;
 mod select;
@@ -10,16 +11,17 @@ use std::sync::Arc;
 
 use crate::assemble;
 use crate::cancel::Cancel;
-use crate::engine::{Engine, Failure, Fault, Options};
+use crate::digest::Digest;
+use crate::engine::{Engine, Failure, Options};
 use crate::event::Events;
 use crate::fetch::{self, Fetcher, Settings};
 use crate::image::{Image, Index};
 use crate::plan::Plan;
 use crate::platform::{Arch, Platform};
 use crate::project::Project;
-use crate::recipe::{self, Purpose};
+use crate::recipe::{self, Evaluated, Purpose};
 use crate::source::{self, WorkTree};
-use crate::store::{self, Store};
+use crate::store::{self, Lost, Store};
 use crate::tree::{Tree, TreePath};
 
 use hands::Hands;
@@ -27,9 +29,6 @@ pub use hands::sandbox_program;
 pub use record::{Recorded, find_recorded};
 use select::Selection;
 pub use select::Unknown;
-
-/// How often a build is taken up again when content turns out to be lost.
-const ATTEMPTS: usize = 3;
 
 /// Fetches at one time; they wait more than they work.
 const FETCHES: usize = 16;
@@ -104,6 +103,9 @@ pub enum Error {
     /// A record of an image cannot be read.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),
+    /// It was no longer waited for.
+    #[error("interrupted")]
+    Interrupted,
     /// A thread for the network cannot be started, or a lock file cannot be written.
     #[error("cannot {what}: {source}")]
     Io {
@@ -123,7 +125,12 @@ fn counted(count: usize, what: &str) -> String {
 
 /// Evaluates the project's recipes.
 pub fn plan(setting: &Setting) -> Result<Plan, Error> {
-    Ok(recipe::evaluate(&setting.project.root, Purpose::Build, &setting.events)?.plan)
+    Ok(evaluated(setting, Purpose::Build)?.plan)
+}
+
+fn evaluated(setting: &Setting, purpose: Purpose) -> Result<Evaluated, Error> {
+    let (project, bounds) = (&setting.project.root, evaluate::Bounds::default());
+    evaluate::start(&sandbox_program(), project, purpose, &setting.events, bounds)?.finish(&setting.cancel)
 }
 
 /// Builds what `request` names.
@@ -151,29 +158,42 @@ pub fn build(setting: &Setting, request: &Request) -> Result<Built, Error> {
         cancel: &setting.cancel,
         options: &options,
     };
-    let built = build_again(&engine, &selection);
+    let built = setting.until_whole(|| {
+        let values = engine.build(selection.roots()).map_err(Error::Failed)?;
+        selection.read(&setting.store, &values)
+    });
     sources.remember(&setting.store)?;
-    record.save(built.as_ref().err().map_or(&[], Vec::as_slice))?;
+    record.save(match &built {
+        Err(Error::Failed(failures)) => failures,
+        _ => &[],
+    })?;
     setting.store.sync()?;
-    selection.read(&setting.store, &built.map_err(Error::Failed)?)
+    built
 }
 
-/// Builds, and does so again when content that a result names turns out to be lost: it has been forgotten
-/// by then, and is made anew.
-fn build_again(engine: &Engine<'_>, selection: &Selection) -> Result<Vec<Tree>, Vec<Failure>> {
-    let mut attempt = 1;
-    loop {
-        let built = engine.build(selection.roots());
-        let lost =
-            |failures: &Vec<Failure>| failures.iter().any(|failure| failure.fault == Fault::LostContent);
-        match &built {
-            Err(failures) if lost(failures) && attempt < ATTEMPTS => {
-                for failure in failures {
-                    engine.events.warn(format!("{}; building again", failure.message));
-                }
-                attempt += 1;
+impl Setting {
+    /// Does `work`, and does it again when content that a result names turns out to be lost: every verb that
+    /// builds, and reads what was built, does both in here. See [`Store::until_whole`].
+    pub fn until_whole<T, E: Lost>(&self, work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        let again = |lost: &[Digest]| {
+            for digest in lost {
+                self.events.warn(format!(
+                    "blob {digest} was lost or damaged in the store, and is made again"
+                ));
             }
-            _ => return built,
+        };
+        self.store.until_whole(again, work)
+    }
+}
+
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Failed(failures) => failures.iter().filter_map(Failure::lost).collect(),
+            Error::Source(error) => error.lost(),
+            Error::Store(error) => error.lost(),
+            Error::Assemble(error) => error.lost(),
+            _ => Vec::new(),
         }
     }
 }
@@ -208,7 +228,7 @@ fn warn_of_untracked(setting: &Setting, sources: &WorkTree) {
 
 /// Refreshes the lock files that recipes name, and gives those that changed.
 pub fn lock(setting: &Setting) -> Result<Vec<TreePath>, Error> {
-    let evaluated = recipe::evaluate(&setting.project.root, Purpose::Lock, &setting.events)?;
+    let evaluated = evaluated(setting, Purpose::Lock)?;
     let fetcher = fetcher(setting, &setting.events)?;
     let runtime = runtime()?;
     let mut changed = Vec::new();

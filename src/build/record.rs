@@ -93,7 +93,7 @@ impl Record<'_> {
 }
 
 fn load(store: &Store, project: &Path) -> Result<Actions, store::Error> {
-    let bytes = store.note(NOTE, project)?.unwrap_or_default();
+    let bytes = store.note(NOTE, project).unwrap_or_default();
     Ok(serde_json::from_slice(&bytes).unwrap_or_default())
 }
 

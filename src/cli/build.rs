@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::failure::Failure;
-use super::{Context, stdout};
-use crate::build::{self, Built, BuiltImage, Request, Setting};
+use super::{Context, terminal};
+use crate::build::{self, Built, BuiltImage, Request};
 use crate::image::{Image, Layer};
 use crate::platform::Platform;
 
@@ -28,18 +28,14 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
         platforms: arguments.platform,
         keep_going: arguments.keep_going,
     };
-    let built = build(&setting, &request)?;
+    let built = build::build(&setting, &request)
+        .map_err(|error| Failure::from(error).with_log_ends(&setting.store))?;
     context.renderer.finish();
     match context.json {
-        true => stdout::print_json(&Report::of(&built)),
-        false => stdout::print(&table(&built)),
+        true => terminal::print_json(&Report::of(&built)),
+        false => terminal::print(table(&built)),
     }
     Ok(())
-}
-
-/// Builds, and puts the ends of logs into the failure if there is one.
-pub(super) fn build(setting: &Setting, request: &Request) -> Result<Built, Failure> {
-    build::build(setting, request).map_err(|error| Failure::from(error).with_log_ends(&setting.store))
 }
 
 /// A line for each image: its name and digest.

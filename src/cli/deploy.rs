@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::failure::{Failure, Kind};
-use super::{Context, stdout};
+use super::terminal::{Style, Text, printable};
+use super::{Context, terminal};
 use crate::deploy::{Asker, Deployment, Images, SavedPlan};
 use crate::registry::Tag;
 use crate::release::ReleaseId;
@@ -211,7 +212,7 @@ pub(super) fn rollback(context: &Context, arguments: &Rollback) -> Result<(), Fa
 
 pub(super) fn show(context: &Context, environment: &str, report: &Report) {
     if context.json {
-        return stdout::print_json(report);
+        return terminal::print_json(report);
     }
     let mut text = match report.changed {
         true => format!("{environment} runs {}\n", report.release),
@@ -220,7 +221,7 @@ pub(super) fn show(context: &Context, environment: &str, report: &Report) {
     for (service, address) in &report.addresses {
         text += &format!("{service:12} {address}\n");
     }
-    stdout::print(&text);
+    terminal::print(text);
 }
 
 pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
@@ -236,8 +237,8 @@ pub(super) fn plan(context: &Context, arguments: Plan) -> Result<(), Failure> {
         deployment.plan(&images)
     })?;
     match context.json {
-        true => stdout::print_json(&proposal),
-        false => stdout::print(&text(&proposal, stdout::has_colours())),
+        true => terminal::print_json(&proposal),
+        false => terminal::print(text(&proposal, terminal::stdout_has_colours())),
     }
     if let Some(file) = &arguments.out {
         saved.write(file)?;
@@ -270,12 +271,12 @@ fn image_line(change: &ImageChange) -> String {
             format!("{digest}{}", revision.unwrap_or_default())
         }
     };
-    let name = super::failure::printable(&change.name);
+    let name = printable(&change.name);
     format!("{name} {} → {}", one(&change.before), one(&change.after))
 }
 
-pub(super) fn text(proposal: &Proposal, colours: bool) -> String {
-    let mut text = String::new();
+pub(super) fn text(proposal: &Proposal, colours: bool) -> Text {
+    let mut text = Text::default();
     for change in &proposal.changes {
         let (sign, what) = match change.effect {
             Effect::Create => ('+', "new"),
@@ -286,33 +287,34 @@ pub(super) fn text(proposal: &Proposal, colours: bool) -> String {
             Effect::Remove => ('-', "removed"),
         };
         let stateful = if change.stateful { ", STATEFUL" } else { "" };
-        text += &format!("{sign} {}: {what}{stateful}\n", change.service);
+        text.push(&format!("{sign} {}: {what}{stateful}\n", change.service));
         if let Some(image) = &change.image {
-            text += &format!("    {}\n", image_line(image));
+            text.push(&format!("    {}\n", image_line(image)));
         }
         for line in change
             .diff
             .lines()
             .filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
         {
-            let colour = match (colours, line.as_bytes().first()) {
-                (true, Some(b'+')) => "\x1b[32m",
-                (true, Some(b'-')) => "\x1b[31m",
-                _ => "",
+            let style = match line.as_bytes().first() {
+                Some(b'+') => Some(Style::Added),
+                Some(b'-') => Some(Style::Removed),
+                _ => None,
             };
-            let plain = if colour.is_empty() { "" } else { "\x1b[0m" };
-            text += &format!("    {colour}{}{plain}\n", super::failure::printable(line));
+            text.push("    ");
+            text.push_styled(style.filter(|_| colours), &printable(line));
+            text.push("\n");
         }
     }
     for (number, stage) in proposal.stages.iter().enumerate() {
         let steps: Vec<String> = stage.iter().map(ToString::to_string).collect();
-        text += &format!("{}. {}\n", number + 1, steps.join(", "));
+        text.push(&format!("{}. {}\n", number + 1, steps.join(", ")));
     }
     for problem in &proposal.problems {
-        text += &format!("! impossible: {}\n", super::failure::printable(&problem.message));
+        text.push(&format!("! impossible: {}\n", printable(&problem.message)));
     }
     if proposal.is_empty() {
-        text += "nothing to do\n";
+        text.push("nothing to do\n");
     }
     text
 }
@@ -322,9 +324,9 @@ pub(super) fn down(context: &Context, arguments: &Down) -> Result<(), Failure> {
         deployment.down(arguments.volumes)
     })?;
     match (context.json, was_up) {
-        (true, _) => stdout::print_json(&serde_json::json!({ "was_up": was_up })),
-        (false, true) => stdout::print(&format!("{} is down\n", arguments.environment)),
-        (false, false) => stdout::print(&format!("{} was not up\n", arguments.environment)),
+        (true, _) => terminal::print_json(&serde_json::json!({ "was_up": was_up })),
+        (false, true) => terminal::print(format!("{} is down\n", arguments.environment)),
+        (false, false) => terminal::print(format!("{} was not up\n", arguments.environment)),
     }
     Ok(())
 }

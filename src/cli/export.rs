@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::Context;
-use super::build::build;
 use super::failure::{Failure, Kind};
 use crate::assemble::{self, Exported};
-use crate::build::Request;
+use crate::build::{self, Request};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -42,14 +41,16 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
         names: vec![arguments.name],
         ..Request::default()
     };
-    let built = build(&setting, &request)?;
-    for (name, image) in &built.images {
-        let exported = match (&image.index, image.images.values().next()) {
-            (Some(index), _) => Exported::Index(index),
-            (None, Some(image)) => Exported::Image(image),
-            (None, None) => continue,
-        };
-        assemble::export(&setting.store, exported, name, Path::new(directory))?;
-    }
-    Ok(())
+    let exported = setting.until_whole(|| -> Result<(), build::Error> {
+        for (name, image) in &build::build(&setting, &request)?.images {
+            let exported = match (&image.index, image.images.values().next()) {
+                (Some(index), _) => Exported::Index(index),
+                (None, Some(image)) => Exported::Image(image),
+                (None, None) => continue,
+            };
+            assemble::export(&setting.store, exported, name, Path::new(directory))?;
+        }
+        Ok(())
+    });
+    exported.map_err(|error| Failure::from(error).with_log_ends(&setting.store))
 }

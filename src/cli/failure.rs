@@ -1,7 +1,6 @@
 //! What the program says when it cannot do what it was asked, and the exit code that says whose fault it was.
 
-use std::io::IsTerminal as _;
-
+use super::terminal::{self, Style, Text, printed};
 use crate::digest::Digest;
 use crate::{assemble, build, deploy, engine, fetch, project, publish, push, registry, rollout, store};
 
@@ -67,19 +66,15 @@ impl Failure {
     }
 
     pub(super) fn print(&self) {
-        let colour = std::io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let (red, plain) = if colour {
-            ("\x1b[1;31m", "\x1b[0m")
-        } else {
-            ("", "")
-        };
         for line in &self.log {
-            eprintln!("  | {}", printable(line));
+            terminal::say(format!("  | {}", printed(line)));
         }
-        eprintln!("{red}error:{plain} {}", self.message);
+        let mut text = Text::default();
+        text.push_styled(terminal::stderr_has_colours().then_some(Style::Error), "error:");
+        text.push(&format!(" {}", self.message));
+        terminal::say(text);
         for detail in &self.details {
-            eprintln!("{detail}");
+            terminal::say(detail);
         }
     }
 }
@@ -132,6 +127,7 @@ impl From<build::Error> for Failure {
             build::Error::Source(error) => Failure::new(Kind::Environment, error.to_string()),
             build::Error::Failed(failures) => of_actions(&failures),
             build::Error::Fetch(error) => error.into(),
+            build::Error::Interrupted => Failure::new(Kind::Interrupted, error.to_string()),
             build::Error::Store(error) => error.into(),
             build::Error::Assemble(error) => error.into(),
             error @ build::Error::Io { .. } => Failure::new(Kind::Environment, error.to_string()),
@@ -146,7 +142,7 @@ impl From<publish::Error> for Failure {
             publish::Error::Push(ref error) => match error.kind() {
                 push::Kind::Interrupted => Kind::Interrupted,
                 push::Kind::Refused => Kind::Refused,
-                push::Kind::LostContent | push::Kind::Environment => Kind::Environment,
+                push::Kind::Environment => Kind::Environment,
                 push::Kind::Internal => Kind::Bug,
             },
             _ => Kind::User,
@@ -217,6 +213,7 @@ impl From<deploy::Error> for Failure {
             Error::Publish(error) => (*error).into(),
             Error::Rollout(error) => (*error).into(),
             Error::Target(error) => error.into(),
+            Error::Root(error) => Failure::new(Kind::Environment, error.to_string()),
             Error::Prepare(rollout::PrepareError::Target(error)) => error.into(),
             Error::Prepare(error @ rollout::PrepareError::Environment(_)) => {
                 Failure::new(Kind::Environment, error.to_string())
@@ -330,19 +327,9 @@ impl Failure {
             let text = String::from_utf8_lossy(&bytes);
             let lines: Vec<&str> = text.lines().collect();
             let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            end.iter()
-                .map(|line| format!("  | {}", printable(line)))
-                .collect()
+            end.iter().map(|line| format!("  | {}", printed(line))).collect()
         };
         self.details = self.details.iter().flat_map(shown).collect();
         self
     }
-}
-
-/// A line that cannot command the terminal.
-pub(super) fn printable(line: &str) -> String {
-    let harmless = |letter: char| letter == '\t' || !letter.is_control();
-    line.chars()
-        .map(|letter| if harmless(letter) { letter } else { '\u{fffd}' })
-        .collect()
 }

@@ -3,7 +3,7 @@
 use indicatif::HumanBytes;
 
 use super::failure::{Failure, Kind};
-use super::{Context, stdout};
+use super::{Context, terminal};
 use crate::{registry, rollout, supervisor};
 
 #[derive(Debug, clap::Args)]
@@ -34,10 +34,11 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     spare.extend(supervisor::roots(&store).map_err(rollout::TargetError::from)?);
     let report = store.gc(arguments.keep, &spare)?;
     match context.json {
-        true => stdout::print_json(&report),
-        false => stdout::print(&format!(
-            "removed {} results, {} blobs and {} trees: {} freed, {} kept\n",
+        true => terminal::print_json(&report),
+        false => terminal::print(format!(
+            "removed {} results, {} compiled packages, {} blobs and {} trees: {} freed, {} kept\n",
             report.results,
+            report.compiled,
             report.blobs,
             report.trees,
             HumanBytes(report.freed),
@@ -51,15 +52,15 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
 pub(super) fn fsck(context: &Context) -> Result<(), Failure> {
     let report = context.store()?.fsck()?;
     if context.json {
-        stdout::print_json(&report);
+        terminal::print_json(&report);
     } else {
         for path in &report.damaged {
-            stdout::print(&format!("damaged: {}\n", path.display()));
+            terminal::print(format!("damaged: {}\n", path.display()));
         }
         for path in &report.foreign {
-            stdout::print(&format!("foreign: {}\n", path.display()));
+            terminal::print(format!("foreign: {}\n", path.display()));
         }
-        stdout::print(&format!(
+        terminal::print(format!(
             "read {} files, {}\n",
             report.blobs,
             HumanBytes(report.bytes)
@@ -70,9 +71,10 @@ pub(super) fn fsck(context: &Context) -> Result<(), Failure> {
         false => Err(Failure::new(
             Kind::Environment,
             format!(
-                "the store was damaged: {} files, {} results and {} trees are forgotten, and will be made again",
+                "the store was damaged: {} files, {} results, {} compiled packages and {} trees are forgotten, and will be made again",
                 report.damaged.len(),
                 report.results,
+                report.compiled,
                 report.trees
             ),
         )),

@@ -1,7 +1,7 @@
 //! `skep lint`: what is known to go wrong with an environment before it does.
 
 use super::failure::{Failure, Kind};
-use super::{Context, deploy, stdout};
+use super::{Context, deploy, terminal};
 use crate::lint::{Level, Report, Target, blocking};
 
 #[derive(Debug, clap::Args)]
@@ -22,8 +22,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
         |deployment| deployment.lint(arguments.target),
     )?;
     match context.json {
-        true => stdout::print_json(&report),
-        false => stdout::print(&text(&report)),
+        true => terminal::print_json(&report),
+        false => terminal::print(text(&report)),
     }
     match report.of(Level::Block).count() {
         0 => Ok(()),

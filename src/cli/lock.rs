@@ -1,7 +1,7 @@
 //! `skep lock`.
 
 use super::failure::Failure;
-use super::{Context, stdout};
+use super::{Context, terminal};
 use crate::project::PINS;
 use crate::{build, deploy};
 
@@ -13,11 +13,11 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         changed.push(PINS.to_owned());
     }
     if context.json {
-        stdout::print_json(&serde_json::json!({ "changed": changed, "images": images }));
+        terminal::print_json(&serde_json::json!({ "changed": changed, "images": images }));
         return Ok(());
     }
     for file in &changed {
-        stdout::print(&format!("{file}\n"));
+        terminal::print(format!("{file}\n"));
     }
     for moved in &images {
         let before = moved.before.as_deref().unwrap_or("new");
@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
             true => format!("other platforms of {now}"),
             false => format!("{before} → {now}"),
         };
-        stdout::print(&format!("  {}: {change}\n", moved.image));
+        terminal::print(format!("  {}: {change}\n", moved.image));
     }
     Ok(())
 }

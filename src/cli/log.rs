@@ -1,8 +1,9 @@
 //! `skep log`.
 
-use super::failure::{Failure, Kind, printable};
-use super::{Context, stdout};
+use super::failure::{Failure, Kind};
+use super::{Context, terminal};
 use crate::build::find_recorded;
+use crate::digest::Digest;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,25 +37,33 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
             None => ("its result is no longer in the store".to_owned(), None),
         },
     };
-    let text = match log {
-        Some(log) => String::from_utf8_lossy(&store.read(&log)?).into_owned(),
-        None => String::new(),
-    };
     let repeat = format!("skep build '{}'", recorded.label);
+    let again = |_: &[Digest]| {};
+    let log = match log.map(|log| store.until_whole(again, || store.read(&log))) {
+        None => Vec::new(),
+        Some(Ok(log)) => log,
+        Some(Err(error)) if error.is_lost_content() => {
+            let message = format!(
+                "what `{}` printed was lost in the store; to repeat it: {repeat}",
+                recorded.label
+            );
+            return Err(Failure::new(Kind::Environment, message));
+        }
+        Some(Err(error)) => return Err(error.into()),
+    };
     if context.json {
-        stdout::print_json(&serde_json::json!({
+        terminal::print_json(&serde_json::json!({
             "label": recorded.label,
             "key": recorded.key.to_string(),
             "outcome": outcome,
-            "log": text,
+            "log": String::from_utf8_lossy(&log),
             "repeat": repeat,
         }));
         return Ok(());
     }
-    eprintln!("{} ({}): {outcome}", recorded.label, &recorded.key.hex()[..12]);
-    for line in text.lines() {
-        stdout::print(&format!("{}\n", printable(line)));
-    }
-    eprintln!("to repeat it: {repeat}");
+    let key = &recorded.key.hex()[..12];
+    terminal::say(format!("{} ({key}): {outcome}", recorded.label));
+    terminal::print_log(&log);
+    terminal::say(format!("to repeat it: {repeat}"));
     Ok(())
 }

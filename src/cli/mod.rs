@@ -15,7 +15,7 @@ mod push;
 mod registry;
 mod render;
 mod status;
-mod stdout;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -122,7 +122,9 @@ struct Context {
 /// Runs the program on this process's arguments.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("skep: a bug in skep: {panic}\nplease report it with the command that you ran");
+        terminal::say(format!(
+            "skep: a bug in skep: {panic}\nplease report it with the command that you ran"
+        ));
     }));
     match std::panic::catch_unwind(run) {
         Ok(code) => code,
@@ -237,7 +239,7 @@ impl Context {
                 "nothing says where the store is: neither SKEP_STORE, XDG_CACHE_HOME nor HOME is set",
             )
         })?;
-        Ok(Arc::new(Store::open(&root)?))
+        Ok(Arc::new(Store::open_cancellable(&root, self.cancel.clone())?))
     }
 
     fn setting(&self) -> Result<Setting, Failure> {

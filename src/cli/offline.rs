@@ -1,8 +1,9 @@
 //! `skep plan --offline`: what the files say, and nobody is asked.
 
 use super::deploy::{How, within};
-use super::failure::{Failure, Kind, printable};
-use super::{Context, stdout};
+use super::failure::{Failure, Kind};
+use super::terminal::printable;
+use super::{Context, terminal};
 use crate::lint::Level;
 
 pub(super) fn plan(context: &Context, environment: &str) -> Result<(), Failure> {
@@ -10,7 +11,7 @@ pub(super) fn plan(context: &Context, environment: &str) -> Result<(), Failure> 
         deployment.offline()
     })?;
     match context.json {
-        true => stdout::print_json(&offline),
+        true => terminal::print_json(&offline),
         false => {
             let mut text = String::new();
             for (name, service) in &offline.services {
@@ -31,7 +32,7 @@ pub(super) fn plan(context: &Context, environment: &str) -> Result<(), Failure> 
             for finding in &offline.findings {
                 text += &format!("{}\n", printable(&finding.to_string()));
             }
-            stdout::print(&text);
+            terminal::print(text);
         }
     }
     match offline

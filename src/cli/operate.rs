@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::deploy::{How, pending, show, text, within};
-use super::failure::{Failure, Kind, printable};
-use super::{Context, stdout};
+use super::failure::{Failure, Kind};
+use super::terminal::printable;
+use super::{Context, terminal};
 
 /// How long a command may run that is run once, unless it is said.
 const RUN_SECONDS: u64 = 600;
@@ -104,10 +105,10 @@ pub(super) fn adopt(context: &Context, arguments: &Named) -> Result<(), Failure>
         deployment.adopt()
     })?;
     match context.json {
-        true => stdout::print_json(&record.release),
+        true => terminal::print_json(&record.release),
         false => {
             let services: Vec<&str> = record.stack.services.keys().map(String::as_str).collect();
-            stdout::print(&format!(
+            terminal::print(format!(
                 "{} is recorded as {}: {}\n",
                 arguments.environment,
                 record.release.id,
@@ -123,8 +124,8 @@ pub(super) fn drift(context: &Context, arguments: &Drift) -> Result<(), Failure>
         deployment.drift()
     })?;
     match context.json {
-        true => stdout::print_json(&proposal),
-        false => stdout::print(&text(&proposal, stdout::has_colours())),
+        true => terminal::print_json(&proposal),
+        false => terminal::print(text(&proposal, terminal::stdout_has_colours())),
     }
     pending(arguments.exit_code, &proposal)
 }
@@ -134,8 +135,8 @@ pub(super) fn restart(context: &Context, arguments: &Restart) -> Result<(), Fail
         deployment.restart(&arguments.service)
     })?;
     match context.json {
-        true => stdout::print_json(&serde_json::json!({ "restarted": arguments.service })),
-        false => stdout::print(&format!("{} was restarted\n", arguments.service)),
+        true => terminal::print_json(&serde_json::json!({ "restarted": arguments.service })),
+        false => terminal::print(format!("{} was restarted\n", arguments.service)),
     }
     Ok(())
 }
@@ -146,7 +147,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<(), Failure> {
         deployment.run(&arguments.service, &arguments.command, timeout)
     })?;
     if context.json {
-        stdout::print_json(&serde_json::json!({ "exit_code": code }));
+        terminal::print_json(&serde_json::json!({ "exit_code": code }));
     }
     match code {
         0 => Ok(()),
@@ -163,9 +164,9 @@ pub(super) fn freeze(context: &Context, arguments: &Freeze) -> Result<(), Failur
         deployment.freeze(reason)
     })?;
     match (context.json, arguments.off) {
-        (true, off) => stdout::print_json(&serde_json::json!({ "frozen": !off })),
-        (false, true) => stdout::print(&format!("{} may change again\n", arguments.environment)),
-        (false, false) => stdout::print(&format!("{} is frozen\n", arguments.environment)),
+        (true, off) => terminal::print_json(&serde_json::json!({ "frozen": !off })),
+        (false, true) => terminal::print(format!("{} may change again\n", arguments.environment)),
+        (false, false) => terminal::print(format!("{} is frozen\n", arguments.environment)),
     }
     Ok(())
 }
@@ -177,7 +178,7 @@ pub(super) fn secret(context: &Context, arguments: &Secret) -> Result<(), Failur
                 deployment.secrets()
             })?;
             if context.json {
-                stdout::print_json(&versions);
+                terminal::print_json(&versions);
                 return Ok(());
             }
             let mut text = String::new();
@@ -204,15 +205,15 @@ pub(super) fn secret(context: &Context, arguments: &Secret) -> Result<(), Failur
             if versions.is_empty() {
                 text += "no secrets\n";
             }
-            stdout::print(&text);
+            terminal::print(text);
         }
         SecretVerb::Revoke { environment, version } => {
             within(context, environment, How::default(), |deployment| {
                 deployment.revoke(version)
             })?;
             match context.json {
-                true => stdout::print_json(&serde_json::json!({ "revoked": version })),
-                false => stdout::print(&format!("{version} is revoked\n")),
+                true => terminal::print_json(&serde_json::json!({ "revoked": version })),
+                false => terminal::print(format!("{version} is revoked\n")),
             }
         }
     }

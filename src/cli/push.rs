@@ -1,14 +1,9 @@
 //! `skep push`.
 
-use super::build::build;
 use super::failure::Failure;
-use super::{Context, stdout};
-use crate::build::Request;
+use super::{Context, terminal};
+use crate::build::{self, Request};
 use crate::publish::{self, Destination};
-use crate::push;
-
-/// How often images are built again when content turns out to be lost.
-const ATTEMPTS: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -32,27 +27,19 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
         to: arguments.to,
         tag: arguments.tag,
     };
-    let mut attempt = 1;
-    let reports = loop {
-        let built = build(&setting, &request)?;
-        match publish::publish(&setting, &built.images, &destination) {
-            Err(publish::Error::Push(error))
-                if error.kind() == push::Kind::LostContent && attempt < ATTEMPTS =>
-            {
-                setting.events.warn(format!("{error}; building again"));
-                attempt += 1;
-            }
-            other => break other?,
-        }
-    };
+    let reports = setting.until_whole(|| {
+        let built = build::build(&setting, &request)?;
+        publish::publish(&setting, &built.images, &destination)
+    });
+    let reports = reports.map_err(|error| Failure::from(error).with_log_ends(&setting.store))?;
     context.renderer.finish();
     if context.json {
-        stdout::print_json(&serde_json::json!({ "pushed": reports }));
+        terminal::print_json(&serde_json::json!({ "pushed": reports }));
         return Ok(());
     }
     for report in reports.values() {
         let tags: Vec<String> = report.tags.iter().map(|tag| format!(":{tag}")).collect();
-        stdout::print(&format!(
+        terminal::print(format!(
             "{}{}@{}\n",
             report.repository,
             tags.join(","),

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::failure::{Failure, Kind};
-use super::{Context, stdout};
+use super::{Context, terminal};
 use crate::{build, registry};
 
 #[derive(Debug, clap::Args)]
@@ -22,8 +22,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
         let server = registry::serve(store, address).await?;
         match context.json {
-            true => stdout::print_json(&serde_json::json!({ "address": server.address() })),
-            false => stdout::print(&format!("{}\n", server.address())),
+            true => terminal::print_json(&serde_json::json!({ "address": server.address() })),
+            false => terminal::print(format!("{}\n", server.address())),
         }
         while !context.cancel.is_raised() {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,13 +2,12 @@
 //! or lines of JSON. All of it goes to stderr.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
-use super::failure::printable;
+use super::terminal::{self, Bar, Bars, printable, printed};
 use crate::event::{Direction, Event, Events, Outcome, Pushed, StepState};
 
 /// A fetch that took less is not worth a line in a pipe.
@@ -51,9 +50,9 @@ struct Counts {
 
 /// What a terminal shows while something runs.
 struct Live {
-    bars: MultiProgress,
-    summary: ProgressBar,
-    running: BTreeMap<String, ProgressBar>,
+    bars: Bars,
+    summary: Bar,
+    running: BTreeMap<String, Bar>,
     /// The step of a rollout that is under way.
     step: Option<String>,
     watched: Watched,
@@ -83,7 +82,7 @@ impl Renderer {
         let view = match (json, quiet) {
             (true, _) => View::Json,
             (false, true) => View::Quiet,
-            (false, false) if io::stderr().is_terminal() => View::Live(Live::new()),
+            (false, false) if terminal::is_live() => View::Live(Live::new()),
             (false, false) => View::Lines(Watched::default()),
         };
         Renderer(Arc::new(Mutex::new(State {
@@ -103,7 +102,7 @@ impl Renderer {
     pub(super) fn say(&self, line: &str) {
         let state = self.0.lock().expect("never poisoned");
         if !matches!(state.view, View::Json | View::Quiet) {
-            say(line);
+            terminal::say(line);
         }
     }
 
@@ -117,10 +116,7 @@ impl State {
     fn take(&mut self, event: &Event) {
         self.counts.add(event);
         match &mut self.view {
-            View::Json => {
-                let line = serde_json::to_string(event).expect("plain data encodes");
-                say(&line);
-            }
+            View::Json => terminal::say_json(event),
             View::Quiet => {}
             View::Lines(watched) => {
                 if let Event::Watched { what, trouble, .. } = event
@@ -129,7 +125,7 @@ impl State {
                     return;
                 }
                 if let Some(line) = line(event) {
-                    say(&line);
+                    terminal::say(line);
                 }
             }
             View::Live(live) => live.take(event, &self.counts),
@@ -143,7 +139,7 @@ impl State {
         let silent = matches!(self.view, View::Json | View::Quiet);
         let counts = std::mem::take(&mut self.counts);
         if !silent && let Some(summary) = counts.summary(self.began.elapsed()) {
-            say(&summary);
+            terminal::say(summary);
         }
     }
 }
@@ -171,7 +167,8 @@ impl Counts {
             | Event::Warning { .. }
             | Event::Step { .. }
             | Event::Watched { .. }
-            | Event::Line { .. } => {}
+            | Event::Line { .. }
+            | Event::Compiled { .. } => {}
         }
     }
 
@@ -199,11 +196,8 @@ impl Counts {
 
 impl Live {
     fn new() -> Live {
-        let bars = MultiProgress::new();
-        let summary = bars.add(ProgressBar::new_spinner());
-        let style = ProgressStyle::with_template("{spinner} [{elapsed}] {msg}").expect("a fixed template");
-        summary.set_style(style);
-        summary.enable_steady_tick(Duration::from_millis(120));
+        let bars = Bars::new();
+        let summary = bars.add("{spinner} [{elapsed}] {msg}", Duration::from_millis(120), None);
         Live {
             bars,
             summary,
@@ -216,16 +210,14 @@ impl Live {
     fn take(&mut self, event: &Event, counts: &Counts) {
         match event {
             Event::Started { label } if self.running.len() < MAX_SHOWN => {
-                let bar = self.bars.insert_before(&self.summary, ProgressBar::new_spinner());
-                let style = ProgressStyle::with_template("  {wide_msg} {elapsed}").expect("a fixed template");
-                bar.set_style(style);
-                bar.set_message(printable(label));
-                bar.enable_steady_tick(Duration::from_millis(500));
+                let tick = Duration::from_millis(500);
+                let bar = self.bars.add("  {wide_msg} {elapsed}", tick, Some(&self.summary));
+                bar.show(label);
                 self.running.insert(label.clone(), bar);
             }
             Event::Finished { label, .. } => {
                 if let Some(bar) = self.running.remove(label) {
-                    bar.finish_and_clear();
+                    bar.clear();
                 }
             }
             Event::Warning { .. } | Event::Step { .. } | Event::Line { .. } => self.print(event),
@@ -239,14 +231,14 @@ impl Live {
             _ => {}
         }
         if let Event::Step { step, state, .. } = event {
-            self.step = (*state == StepState::Began).then(|| printable(step));
+            self.step = (*state == StepState::Began).then(|| step.clone());
         }
         if let Some(step) = &self.step {
             match event {
                 Event::Watched { state, .. } => {
-                    self.summary.set_message(format!("{step}: {}", printable(state)));
+                    self.summary.show(&format!("{step}: {state}"));
                 }
-                Event::Step { .. } => self.summary.set_message(step.clone()),
+                Event::Step { .. } => self.summary.show(step),
                 _ => {}
             }
             return;
@@ -259,20 +251,20 @@ impl Live {
         if counts.bytes_out > 0 {
             message += &format!(", {} out", HumanBytes(counts.bytes_out));
         }
-        self.summary.set_message(message);
+        self.summary.show(&message);
     }
 
     fn print(&self, event: &Event) {
         if let Some(line) = line(event) {
-            let _ = self.bars.println(line);
+            self.bars.say(line);
         }
     }
 
     fn clear(&mut self) {
         for (_, bar) in std::mem::take(&mut self.running) {
-            bar.finish_and_clear();
+            bar.clear();
         }
-        self.summary.finish_and_clear();
+        self.summary.clear();
     }
 }
 
@@ -312,10 +304,12 @@ fn line(event: &Event) -> Option<String> {
             let trouble = trouble.unwrap_or_default();
             Some(format!("  {} {}{trouble}", printable(what), printable(state)))
         }
-        Event::Line { of, line } => Some(format!("  {} | {}", printable(of), printable(line))),
-        Event::Planned { .. } | Event::Started { .. } | Event::Transferred { .. } | Event::Pushed { .. } => {
-            None
-        }
+        Event::Line { of, line } => Some(format!("  {} | {}", printable(of), printed(line))),
+        Event::Planned { .. }
+        | Event::Started { .. }
+        | Event::Compiled { .. }
+        | Event::Transferred { .. }
+        | Event::Pushed { .. } => None,
     }
 }
 
@@ -324,9 +318,4 @@ fn seconds(duration: Duration) -> String {
         0..60 => format!("{:.1} s", duration.as_secs_f64()),
         whole => format!("{} min {} s", whole / 60, whole % 60),
     }
-}
-
-fn say(line: &str) {
-    // Whoever closed stderr does not want to hear it.
-    let _ = writeln!(io::stderr().lock(), "{line}");
 }

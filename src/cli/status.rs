@@ -1,8 +1,9 @@
 //! `skep status`, `skep history` and `skep logs`: what an environment runs and ran. Nothing is changed.
 
 use super::deploy::{How, within};
-use super::failure::{Failure, printable};
-use super::{Context, stdout};
+use super::failure::Failure;
+use super::terminal::{printable, printed};
+use super::{Context, terminal};
 use crate::rollout::{
     Journal, LogQuery, Observed, Outcome, Record, Replica, Service, State, counted, listed, together,
 };
@@ -41,7 +42,7 @@ pub(super) fn status(context: &Context, arguments: &Status) -> Result<(), Failur
         })?;
     let current = history.iter().find(|record| record.outcome.succeeded());
     if context.json {
-        stdout::print_json(&serde_json::json!({
+        terminal::print_json(&serde_json::json!({
             "release": current.map(|record| &record.release.id),
             "rollout": journal,
             "services": observed.services,
@@ -49,7 +50,7 @@ pub(super) fn status(context: &Context, arguments: &Status) -> Result<(), Failur
         }));
         return Ok(());
     }
-    stdout::print(&status_text(&observed, journal.as_ref(), current));
+    terminal::print(status_text(&observed, journal.as_ref(), current));
     Ok(())
 }
 
@@ -92,7 +93,7 @@ fn service_text(name: &str, service: &Service) -> String {
         for task in &service.tasks {
             text += &format!("  {:14} {}\n", task.name, condition(task));
             for line in &task.lines {
-                text += &format!("    | {}\n", printable(line));
+                text += &format!("    | {}\n", printed(line));
             }
         }
         return text;
@@ -103,7 +104,7 @@ fn service_text(name: &str, service: &Service) -> String {
         text += &format!("  {}: {condition}\n", listed(names));
         let lines = service.tasks.iter().find(|task| task.name == names[0]);
         for line in lines.iter().flat_map(|task| &task.lines) {
-            text += &format!("    | {}\n", printable(line));
+            text += &format!("    | {}\n", printed(line));
         }
     }
     if groups.len() > TROUBLES {
@@ -131,7 +132,7 @@ pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Fail
         let records = history.iter().map(|record| {
             serde_json::json!({ "release": record.release, "outcome": record.outcome, "began": record.began })
         });
-        stdout::print_json(&records.collect::<Vec<_>>());
+        terminal::print_json(&records.collect::<Vec<_>>());
         return Ok(());
     }
     let mut text = String::new();
@@ -166,7 +167,7 @@ pub(super) fn history(context: &Context, arguments: &History) -> Result<(), Fail
     if history.is_empty() {
         text += "no release yet\n";
     }
-    stdout::print(&text);
+    terminal::print(text);
     Ok(())
 }
 
@@ -178,7 +179,7 @@ pub(super) fn logs(context: &Context, arguments: &Logs) -> Result<(), Failure> {
         plain: false,
     };
     within(context, &arguments.environment, How::default(), |deployment| {
-        let mut each = |line: &str| stdout::print(&format!("{}\n", printable(line)));
+        let mut each = |line: &str| terminal::print_log(format!("{line}\n").as_bytes());
         deployment.logs(&query, &mut each)
     })
 }

@@ -39,6 +39,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 pub use detach::{Detached, detach, inherited};
 pub use exec::{Executed, Execution};
+pub(crate) use program::candidates;
 pub use spec::{File, Mount, Spec, Tmpfs};
 
 use crate::sandbox;

@@ -14,6 +14,7 @@ use rustix::thread::CapabilitySet;
 
 use super::Identity;
 use super::spec::Answer;
+use crate::sandbox::filter::Program;
 use crate::sandbox::privilege::{drop_all_but, limit_to};
 use crate::sandbox::refusal::{During as _, Result};
 use crate::sandbox::sys;
@@ -45,10 +46,11 @@ pub(super) fn settle(cwd: &TreePath, stdout: &OwnedFd, stderr: &OwnedFd, identit
     rustix::stdio::dup2_stderr(stderr).during(|| "open stderr".to_owned())?;
     sys::close_on_exec_above(2).during(|| "close descriptors".to_owned())?;
     limit_to(Resource::Core, 0).during(|| "limit core dumps".to_owned())?;
-    drop_all_but(match identity.uid {
+    let kept = match identity.uid {
         0 => ROOT_MAY,
         _ => CapabilitySet::empty(),
-    })
+    };
+    drop_all_but(kept, Program::Container)
 }
 
 /// Becomes the program.
@@ -95,8 +97,8 @@ pub(super) fn become_program(
     Err(no_program(tried, reason))
 }
 
-/// The paths at which the program may be.
-fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
+/// The paths at which the program may be, in the order in which they are tried.
+pub(crate) fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }

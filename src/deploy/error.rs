@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build;
+use crate::digest::Digest;
 use crate::lint::{self, Finding};
 use crate::project;
 use crate::publish;
 use crate::registry::{self, Tag};
 use crate::release::ReleaseId;
 use crate::rollout::{self, PrepareError, TargetError};
+use crate::rootfs;
+use crate::store::Lost;
 
 /// Why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum Error {
         /// What they found.
         findings: Vec<Finding>,
     },
+    /// An image that was built, and cannot be read.
+    #[error(transparent)]
+    Root(#[from] Box<rootfs::Error>),
     /// The rollout.
     #[error(transparent)]
     Rollout(Box<rollout::Error>),
@@ -200,6 +206,17 @@ fn mixture(revisions: &BTreeMap<String, BTreeSet<String>>) -> String {
         format!("`{name}` is of {}", said.join(", "))
     };
     revisions.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Build(error) => error.lost(),
+            Error::Publish(error) => error.lost(),
+            Error::Root(error) => error.lost(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl From<rollout::Error> for Error {

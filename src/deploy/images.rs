@@ -11,13 +11,9 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::platform::{Arch, Platform};
 use crate::publish::{self, Destination};
-use crate::push;
 use crate::registry::{self, Reference, Repository, Tag};
 use crate::release::{ReleasedImage, SourceRevision};
 use crate::source;
-
-/// How often images are built again when content turns out to be lost.
-const ATTEMPTS: usize = 3;
 
 impl Deployment<'_> {
     /// Builds targets: for a preview those of this machine's platform, which it runs out of the store; else all of
@@ -35,24 +31,18 @@ impl Deployment<'_> {
             },
             keep_going: false,
         };
-        let mut attempt = 1;
-        let built = loop {
+        self.setting.until_whole(|| {
             let built = build::build(self.setting, &request)?;
+            let images = self.released(&built);
             if is_here {
-                break built;
-            }
-            match publish::publish(self.setting, &built.images, &Destination::default()) {
-                Ok(_) => break built,
-                Err(publish::Error::Push(error))
-                    if error.kind() == push::Kind::LostContent && attempt < ATTEMPTS =>
-                {
-                    self.setting.events.warn(format!("{error}; building again"));
-                    attempt += 1;
+                for image in images.values() {
+                    self.roots.make_ready(image).map_err(Box::new)?;
                 }
-                Err(error) => return Err(error.into()),
+            } else {
+                publish::publish(self.setting, &built.images, &Destination::default())?;
             }
-        };
-        Ok(self.released(&built))
+            Ok(images)
+        })
     }
 
     fn released(&self, built: &Built) -> BTreeMap<String, ReleasedImage> {

@@ -111,6 +111,7 @@ mod tests {
             outputs: BTreeSet::new(),
             writable: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            compile_cache: None,
             limits: crate::action::Limits::default(),
         }))
     }

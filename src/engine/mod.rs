@@ -5,6 +5,7 @@
 //! that an input whose content did not change cuts the rest of the build off early.
 
 mod exact;
+mod gopackage;
 mod schedule;
 mod trees;
 
@@ -54,8 +55,8 @@ pub enum Fault {
     Project,
     /// The environment's: kernel, disk, network.
     Environment,
-    /// Nobody's: content was lost, and has to be made again.
-    LostContent,
+    /// No one's: content was lost, and has to be made again.
+    LostContent(Digest),
     /// The user's wish to stop.
     Cancelled,
 }
@@ -175,11 +176,12 @@ impl Engine<'_> {
         let action = action.map_err(|error| tree_failure(label, &error))?;
         let key = action.key();
         let failed = |fault, message: String, log| {
+            let place = self.plan.place(id).filter(|_| fault == Fault::Project);
             Box::new(Failure {
                 label: label.to_owned(),
                 key: Some(key),
                 fault,
-                message,
+                message: place.map_or(message.clone(), |place| format!("{place}: {message}")),
                 log,
             })
         };
@@ -265,13 +267,21 @@ impl Fault {
     pub fn of_store(error: &store::Error) -> Fault {
         match error {
             store::Error::Cancelled => Fault::Cancelled,
-            error if error.is_lost_content() => Fault::LostContent,
+            store::Error::Missing(digest) | store::Error::Corrupt(digest) => Fault::LostContent(*digest),
             _ => Fault::Environment,
         }
     }
 }
 
 impl Failure {
+    /// The content whose loss it is.
+    pub fn lost(&self) -> Option<Digest> {
+        match self.fault {
+            Fault::LostContent(digest) => Some(digest),
+            _ => None,
+        }
+    }
+
     /// A failure before there was a key.
     fn of(label: &str, fault: Fault, message: String) -> Box<Failure> {
         Box::new(Failure {

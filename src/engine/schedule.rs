@@ -189,7 +189,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn failed(&self, state: &mut State, id: NodeId, failure: Failure) {
-        let serious = matches!(failure.fault, Fault::LostContent | Fault::Cancelled);
+        let serious = matches!(failure.fault, Fault::LostContent(_) | Fault::Cancelled);
         // What was stopped because something else failed is no failure of its own.
         if !(failure.fault == Fault::Cancelled && self.stop.is_raised()) {
             state.failures.push((id, failure));

@@ -32,17 +32,18 @@ impl Programs {
     fn program(&self, job: &Job<'_>) -> Result<ActionResult, RunError> {
         let store = self.store.lock().unwrap().clone().unwrap();
         let argv = &job.action.command.argv;
-        let lost = |error: String| RunError {
-            fault: Fault::LostContent,
-            message: error,
+        let lost = |error: store::Error| RunError {
+            fault: Fault::of_store(&error),
+            message: error.to_string(),
             log: None,
         };
         let input = ops::lookup(&*store, &job.action.input_root, &"in/file".parse().unwrap());
-        let input = input.map_err(|error| lost(error.to_string()))?;
+        let input = input.map_err(|error| match error {
+            ops::Error::Directories(error) => lost(error),
+            error => panic!("{error}"),
+        })?;
         let mut content = match input {
-            Some(crate::tree::Node::File { digest, .. }) => {
-                store.read(&digest).map_err(|error| lost(error.to_string()))?
-            }
+            Some(crate::tree::Node::File { digest, .. }) => store.read(&digest).map_err(lost)?,
             _ => Vec::new(),
         };
         match argv[0].as_str() {
@@ -134,6 +135,7 @@ impl Bench {
             outputs: BTreeSet::from(["in".parse().unwrap()]),
             writable: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            compile_cache: None,
             limits: Limits::default(),
         })))
     }
@@ -299,15 +301,16 @@ fn lost_content_is_nobodys_fault() {
     let copy = bench.run(&["/copy"], &[source]);
     bench.build(&[copy]).unwrap();
     let hex = Digest::of(b"content").hex();
-    std::fs::write(
-        bench.store.root().join("blobs").join(&hex[..2]).join(&hex),
-        "CONTENT",
-    )
-    .unwrap();
+    let blob = bench.store.root().join("blobs").join(&hex[..2]).join(&hex);
+    std::fs::write(&blob, "CONTENT").unwrap();
+    // As a disk would: nothing wrote to it.
+    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(store::MTIME.cast_unsigned());
+    let file = std::fs::File::options().write(true).open(&blob).unwrap();
+    file.set_modified(time).unwrap();
     // The result is still taken for complete; whoever reads its tree finds out, and it is made again.
     let after = bench.run(&["/copy", "after"], &[copy]);
     let failures = bench.build(&[after]).unwrap_err();
-    assert_eq!(failures[0].fault, Fault::LostContent);
+    assert_eq!(failures[0].lost(), Some(Digest::of(b"content")));
     let again = bench.build(&[after]).unwrap();
     assert_eq!(bench.content(again[0]), "contentafter");
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::gopackage;
 use crate::digest::Digest;
 use crate::plan::{NodeId, Replacement, TreeExpr};
 use crate::source::{self, globs};
 use crate::store::{self, Store};
-use crate::tree::{Directories as _, Directory, Metadata, Node, Tree, TreePath, link_stays_inside, ops};
+use crate::tree::{
+    Directories as _, Directory, Metadata, Node, Tree, TreePath, is_indirect, link_stays_inside, ops,
+};
 
 /// Why an expression has no value.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,11 @@ pub(super) fn evaluate(
         TreeExpr::Merge(all) => merge(store, all.iter().map(|id| value_of(*id))),
         TreeExpr::Select { of, path, at } => select(store, value_of(*of), path, at),
         TreeExpr::Filter { of, include, exclude } => filter(store, value_of(*of), include, exclude),
+        TreeExpr::GoPackage { of, package } => {
+            let tree = value_of(*of);
+            let sources = gopackage::sources(store, &tree.root, package)?;
+            keep(store, tree, &|path| sources.have(path))
+        }
         TreeExpr::File {
             at,
             content,
@@ -57,10 +65,13 @@ pub(super) fn evaluate(
             let executable = *executable;
             plain(ops::place(store, Node::File { digest, executable }, at)?)
         }
-        TreeExpr::Link { at, target } if !link_stays_inside(at, target) => Err(Error::Escape {
-            at: at.clone(),
-            target: target.clone(),
-        }),
+        // One that goes up behind a name stays inside or not by what it is merged with.
+        TreeExpr::Link { at, target } if !link_stays_inside(at, target) || is_indirect(target) => {
+            Err(Error::Escape {
+                at: at.clone(),
+                target: target.clone(),
+            })
+        }
         TreeExpr::Link { at, target } => plain(ops::place(store, Node::Symlink(target.clone()), at)?),
         TreeExpr::Directory { at } => {
             let empty = Node::Directory(store.save(&Directory::new())?);
@@ -110,11 +121,15 @@ pub(super) fn select(store: &Store, tree: Tree, path: &TreePath, at: &TreePath) 
 
 fn filter(store: &Store, tree: Tree, include: &[String], exclude: &[String]) -> Result<Tree, Error> {
     let (included, excluded) = (globs(include)?, globs(exclude)?);
-    let keep = |path: &TreePath| {
+    keep(store, tree, &|path: &TreePath| {
         let path = path.to_string();
         included.is_match(&path) && !excluded.is_match(&path)
-    };
-    let root = ops::filter(store, &tree.root, &keep)?;
+    })
+}
+
+/// The files of `tree` that `wanted` takes.
+fn keep(store: &Store, tree: Tree, wanted: &dyn Fn(&TreePath) -> bool) -> Result<Tree, Error> {
+    let root = ops::filter(store, &tree.root, &wanted)?;
     if tree.metadata.is_none() {
         return plain(root);
     }

@@ -10,6 +10,8 @@ mod config;
 mod credentials;
 mod debian;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 mod index;
 mod registry;

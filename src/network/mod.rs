@@ -25,6 +25,8 @@ mod dns_tests;
 mod forward;
 #[cfg(test)]
 mod forward_tests;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod name;
 mod netlink;
 mod netns;

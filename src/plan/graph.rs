@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Node;
+use indexmap::IndexSet;
+
+use super::{Location, Node};
 use crate::platform::{Arch, Platform};
 use crate::tree::TreePath;
 
 /// A node's place in its plan. Ids grow from inputs to outputs: a node refers to smaller ids only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(u32);
 
@@ -19,12 +21,23 @@ impl NodeId {
 }
 
 /// Something that a person names: an image on its platforms.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// The [`Node::Index`] over all platforms.
     pub index: NodeId,
     /// The [`Node::Image`] of each platform.
     pub platforms: BTreeMap<Platform, NodeId>,
+}
+
+/// The nodes, and what people name: all that evaluation yields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Graph {
+    /// The nodes; each refers to earlier ones.
+    pub nodes: Vec<Node>,
+    /// The targets by name.
+    pub targets: BTreeMap<String, Target>,
+    /// Where recipes declare nodes.
+    pub places: BTreeMap<NodeId, Location>,
 }
 
 /// The graph, its targets, and a label for each action.
@@ -33,6 +46,7 @@ pub struct Plan {
     nodes: Vec<Node>,
     labels: Vec<Option<String>>,
     targets: BTreeMap<String, Target>,
+    places: BTreeMap<NodeId, Location>,
 }
 
 impl Plan {
@@ -69,6 +83,11 @@ impl Plan {
     /// An action's label, such as `api@linux/arm64:go_build`; `None` for other nodes.
     pub fn label(&self, id: NodeId) -> Option<&str> {
         self.labels[id.index()].as_deref()
+    }
+
+    /// Where a recipe declares an image or a layer; `None` for other nodes. It is in no key.
+    pub fn place(&self, id: NodeId) -> Option<&Location> {
+        self.places.get(&id)
     }
 
     /// The label of the first action that needs `id`, directly or through other nodes, for errors about nodes
@@ -126,9 +145,9 @@ impl Plan {
 /// Puts a plan together. Equal nodes become one, so that two targets share what they have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    nodes: Vec<Node>,
-    ids: HashMap<Node, NodeId>,
+    nodes: IndexSet<Node>,
     targets: BTreeMap<String, Target>,
+    places: BTreeMap<NodeId, Location>,
 }
 
 impl Builder {
@@ -142,16 +161,17 @@ impl Builder {
 
     /// Adds a node, or finds the equal one that is there.
     pub fn add(&mut self, node: Node) -> NodeId {
-        if let Some(id) = self.ids.get(&node) {
-            return *id;
+        let (index, _) = self.nodes.insert_full(node);
+        assert!(index < Self::MAX_NODES, "a plan of more than 4,000,000 nodes");
+        NodeId(index as u32)
+    }
+
+    /// Adds a node that a recipe declares at `place`; of equal nodes, the first place counts.
+    pub fn add_at(&mut self, node: Node, place: Option<Location>) -> NodeId {
+        let id = self.add(node);
+        if let Some(place) = place {
+            self.places.entry(id).or_insert(place);
         }
-        assert!(
-            self.nodes.len() < Self::MAX_NODES,
-            "a plan of more than 4,000,000 nodes"
-        );
-        let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(node.clone());
-        self.ids.insert(node, id);
         id
     }
 
@@ -166,59 +186,83 @@ impl Builder {
         }
     }
 
-    /// The finished plan, with a label for each action: the first target and platform that reaches it in
-    /// alphabetical order gives its name, and a number tells actions of one name apart.
+    /// All that was added.
+    pub fn graph(self) -> Graph {
+        Graph {
+            nodes: self.nodes.into_iter().collect(),
+            targets: self.targets,
+            places: self.places,
+        }
+    }
+
+    /// The finished plan.
     pub fn finish(self) -> Plan {
-        let mut labels: Vec<Option<String>> = vec![None; self.nodes.len()];
-        let mut used: HashMap<String, usize> = HashMap::new();
+        self.graph().plan()
+    }
+}
+
+impl Graph {
+    /// The plan, with a label for each action: the first target and platform that reaches it in alphabetical order
+    /// gives its name, and a number tells actions of one name apart.
+    pub fn plan(self) -> Plan {
+        let mut labels = Labels {
+            nodes: &self.nodes,
+            labels: vec![None; self.nodes.len()],
+            seen: vec![false; self.nodes.len()],
+            used: HashMap::new(),
+        };
         for (name, target) in &self.targets {
             let scopes = target
                 .platforms
                 .iter()
                 .map(|(platform, id)| (format!("{name}@{platform}"), *id));
             for (scope, root) in scopes.chain([(name.clone(), target.index)]) {
-                label_below(&self.nodes, root, &scope, &mut labels, &mut used);
+                labels.give_below(root, &scope);
             }
         }
         Plan {
+            labels: labels.labels,
             nodes: self.nodes,
-            labels,
             targets: self.targets,
+            places: self.places,
         }
     }
 }
 
-fn label_below(
-    nodes: &[Node],
-    root: NodeId,
-    scope: &str,
-    labels: &mut [Option<String>],
-    used: &mut HashMap<String, usize>,
-) {
-    let mut seen = BTreeSet::new();
-    let mut stack = vec![root];
-    while let Some(id) = stack.pop() {
-        if labels[id.index()].is_some() || !seen.insert(id) {
-            continue;
+struct Labels<'a> {
+    nodes: &'a [Node],
+    labels: Vec<Option<String>>,
+    /// What was looked at, with all that is below it: an earlier scope has named that.
+    seen: Vec<bool>,
+    used: HashMap<String, usize>,
+}
+
+impl Labels<'_> {
+    fn give_below(&mut self, root: NodeId, scope: &str) {
+        let mut stack = vec![root];
+        while let Some(id) = stack.pop() {
+            if std::mem::replace(&mut self.seen[id.index()], true) {
+                continue;
+            }
+            let node = &self.nodes[id.index()];
+            if let Some(mnemonic) = node.mnemonic() {
+                let detail = match node {
+                    Node::Fetch(fetch) => fetch.sources.first().map_or("", String::as_str),
+                    _ => "",
+                };
+                let base = match detail {
+                    "" => format!("{scope}:{mnemonic}"),
+                    detail => format!("{scope}:{mnemonic} {detail}"),
+                };
+                let count = self.used.entry(base.clone()).or_insert(0);
+                *count += 1;
+                self.labels[id.index()] = Some(match *count {
+                    1 => base,
+                    n => format!("{base}.{n}"),
+                });
+            }
+            stack.extend(node.inputs().into_iter().rev());
         }
-        let node = &nodes[id.index()];
-        if let Some(mnemonic) = node.mnemonic() {
-            let detail = match node {
-                Node::Fetch(fetch) => fetch.sources.first().map_or("", String::as_str),
-                _ => "",
-            };
-            let base = match detail {
-                "" => format!("{scope}:{mnemonic}"),
-                detail => format!("{scope}:{mnemonic} {detail}"),
-            };
-            let count = used.entry(base.clone()).or_insert(0);
-            *count += 1;
-            labels[id.index()] = Some(match *count {
-                1 => base,
-                n => format!("{base}.{n}"),
-            });
-        }
-        stack.extend(node.inputs().into_iter().rev());
     }
 }
 

@@ -19,12 +19,14 @@
 //! | `skep:index/1` | `index.json` ([`crate::image::Index`]), `manifest`, `images/<arch>/`                 |
 
 mod graph;
+mod location;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-pub use graph::{Builder, NodeId, Plan, Target};
+pub use graph::{Builder, Graph, NodeId, Plan, Target};
+pub use location::Location;
 
 use crate::action::Limits;
 use crate::digest::{Digest, Fingerprint};
@@ -33,7 +35,7 @@ use crate::platform::{Arch, Platform};
 use crate::tree::{Name, TreePath};
 
 /// One step from inputs to an image.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Node {
     /// Files of the project.
     Source(Source),
@@ -54,7 +56,7 @@ pub enum Node {
 }
 
 /// Files of the project: those that git tracks, and untracked ones that no ignore file excludes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Source {
     /// The directory that patterns and the tree's paths start from.
     pub root: TreePath,
@@ -66,7 +68,7 @@ pub struct Source {
 
 /// Bytes from outside. The first source that answers with the pinned content is taken; none of them is in
 /// the action's key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Fetch {
     /// Package URLs (`pkg:…`) or `https://` addresses.
     pub sources: Vec<String>,
@@ -77,7 +79,7 @@ pub struct Fetch {
 }
 
 /// A pinned content, in the form its ecosystem writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Integrity {
     /// `sha256:<hex>` of the file.
     Sha256(String),
@@ -133,7 +135,7 @@ impl fmt::Display for Integrity {
 }
 
 /// How fetched bytes become a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Unpack {
     /// A tree with the one file in it.
     File {
@@ -154,7 +156,7 @@ pub enum Unpack {
 }
 
 /// An archive format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Archive {
     /// Zip, wheels and Go modules among them.
     Zip,
@@ -177,7 +179,7 @@ impl Archive {
 
 /// A program run in the sandbox: the template of an action, which becomes exact when its inputs are known.
 /// Its value holds each output directory at its path in the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Run {
     /// What it does, in one word such as `go_build`; the last part of its label.
     pub mnemonic: String,
@@ -195,12 +197,14 @@ pub struct Run {
     pub writable: BTreeSet<TreePath>,
     /// Secret files, by the path where the action sees them.
     pub secrets: BTreeMap<TreePath, Secret>,
+    /// Where the action has a Go distribution whose compile cache skep keeps. In no key.
+    pub compile_cache: Option<TreePath>,
     /// Bounds on the run.
     pub limits: Limits,
 }
 
 /// A secret input: a file of the project whose content is in no key, no store and no log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Secret {
     /// Where the project keeps it.
     pub file: TreePath,
@@ -208,8 +212,8 @@ pub struct Secret {
     pub fingerprint: Fingerprint,
 }
 
-/// An expression over trees. Only `Concat` reads the content of files.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// An expression over trees. Only `Concat` and `GoPackage` read the content of files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum TreeExpr {
     /// All entries of all trees; what two have at one path must be equal, or both directories.
     Merge(Vec<NodeId>),
@@ -230,6 +234,13 @@ pub enum TreeExpr {
         include: Vec<String>,
         /// Glob patterns.
         exclude: Vec<String>,
+    },
+    /// The files that a package of a Go module is compiled of, and more where that cannot be told.
+    GoPackage {
+        /// The module.
+        of: NodeId,
+        /// The package's directory.
+        package: TreePath,
     },
     /// One file with literal content.
     File {
@@ -282,7 +293,7 @@ pub enum TreeExpr {
 }
 
 /// "Replace these packages where present."
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Replacement {
     /// What is taken out; where it is absent, nothing happens.
     pub from: TreePath,
@@ -293,7 +304,7 @@ pub struct Replacement {
 }
 
 /// One platform's image before it is built.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ImageSpec {
     /// The platform it runs on.
     pub platform: Platform,
@@ -402,6 +413,7 @@ impl Node {
                 TreeExpr::Merge(all) => all.clone(),
                 TreeExpr::Select { of, .. }
                 | TreeExpr::Filter { of, .. }
+                | TreeExpr::GoPackage { of, .. }
                 | TreeExpr::Concat { of, .. }
                 | TreeExpr::Attributes { of, .. } => vec![*of],
                 TreeExpr::Replace { of, replacements } => {
@@ -410,10 +422,11 @@ impl Node {
                 }
                 TreeExpr::File { .. } | TreeExpr::Link { .. } | TreeExpr::Directory { .. } => Vec::new(),
             },
-            _ => {
-                let template = self.template().expect("every other node is an action");
-                template.inputs.into_iter().map(|(_, id)| id).collect()
-            }
+            Node::Fetch(_) => Vec::new(),
+            Node::Run(run) => run.inputs.iter().map(|(_, id)| *id).collect(),
+            Node::Layer(of) => vec![*of],
+            Node::Image(image) => image.layers.clone(),
+            Node::Index(images) => images.values().copied().collect(),
         }
     }
 

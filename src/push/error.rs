@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::registry::{self, Repository, Tag};
-use crate::store;
+use crate::store::{self, Lost};
 
 /// Why a push did not end. No tag of it was put, unless it was one of several.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,15 @@ pub enum Error {
     },
 }
 
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Store(error) => error.lost(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl From<registry::Error> for Error {
     fn from(error: registry::Error) -> Error {
         match error {
@@ -60,8 +69,6 @@ pub enum Kind {
     Interrupted,
     /// It would change what must stay (exit code 7).
     Refused,
-    /// Content that was built is gone or damaged: to build again and push again helps.
-    LostContent,
     /// The disk, the network or the registry (exit code 4).
     Environment,
     /// What was built is not what is built now: a bug (exit code 70).
@@ -74,7 +81,6 @@ impl Error {
         match self {
             Error::Cancelled => Kind::Interrupted,
             Error::Taken { .. } => Kind::Refused,
-            Error::Store(error) if error.is_lost_content() => Kind::LostContent,
             Error::Store(_) | Error::Registry(_) => Kind::Environment,
             Error::Layer { kind, .. } => *kind,
         }

@@ -9,6 +9,7 @@ use super::*;
 use crate::image::{CONFIG_MEDIA_TYPE, LAYER_MEDIA_TYPE};
 use crate::platform::Platform;
 use crate::registry::testing::*;
+use crate::store::Lost as _;
 use crate::tree::Tree;
 
 /// Longer than what is sent without a look elsewhere.
@@ -421,7 +422,7 @@ async fn damaged_content_is_lost_and_nothing_is_tagged() {
         bench.damage(&digest);
         let failed = push(&bench.pusher(), &index, &target(&to, &["v1"], &["latest"])).await;
         let failed = failed.unwrap_err();
-        assert_eq!(failed.kind(), Kind::LostContent, "{failed}");
+        assert_eq!(failed.lost(), [digest], "{failed}");
         assert!(failed.to_string().contains(&digest.hex()), "{failed}");
         for reference in [tag("v1").into(), tag("latest").into(), index.digest.into()] {
             let reference: Reference = reference;

@@ -12,10 +12,10 @@ use crate::plan::{Builder, Node, NodeId, TreeExpr};
 use crate::source;
 use crate::tree::TreePath;
 
-use super::library;
+use super::{error, library};
 
 /// What evaluation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Purpose {
     /// A plan: lock files must answer what recipes ask.
     Build,
@@ -56,6 +56,11 @@ impl<'a> Context<'a> {
 
     pub fn add(&self, node: Node) -> NodeId {
         self.builder.borrow_mut().add(node)
+    }
+
+    /// Adds a node whose place in the project's files errors name.
+    pub fn add_at(&self, node: Node, eval: &Evaluator<'_, '_, '_>) -> NodeId {
+        self.builder.borrow_mut().add_at(node, error::users_call(eval))
     }
 
     pub fn add_expr(&self, expr: TreeExpr) -> NodeId {

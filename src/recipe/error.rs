@@ -3,22 +3,13 @@
 use std::fmt;
 
 use starlark::codemap::FileSpan;
+use starlark::eval::Evaluator;
 
 use super::library;
-
-/// A place in a recipe. Line and column count from 1.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Location {
-    /// The file: from the project's root, or `@skep//…` of the library.
-    pub file: String,
-    /// The line.
-    pub line: usize,
-    /// The column, in characters.
-    pub column: usize,
-}
+use crate::plan::Location;
 
 /// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Error {
     /// What is wrong.
     pub message: String,
@@ -40,24 +31,36 @@ impl Error {
         }
     }
 
+    /// An error at a byte of `text`, the content of `file`.
+    pub(super) fn in_text(message: impl Into<String>, file: &str, text: &str, offset: usize) -> Error {
+        let location = location_in(file, text, offset);
+        Error {
+            line: text
+                .lines()
+                .nth(location.line - 1)
+                .map(|line| line.trim_end().to_owned()),
+            at: Some(location),
+            ..Error::new(message)
+        }
+    }
+
     pub(super) fn at(message: impl Into<String>, span: &FileSpan) -> Error {
         Error::through(message.into(), vec![span.clone()])
     }
 
     /// From places, the innermost first.
     fn through(message: String, spans: Vec<FileSpan>) -> Error {
-        let user = |span: &FileSpan| !span.filename().starts_with(library::PREFIX);
-        let chosen = spans.iter().position(user).unwrap_or(0);
+        let chosen = spans.iter().position(is_users).unwrap_or(0);
         let at = spans.get(chosen);
         let others = spans.iter().enumerate().filter(|(n, _)| *n != chosen);
         Error {
             message,
-            at: at.map(Location::of),
+            at: at.map(location),
             line: at.map(|span| {
                 let line = span.resolve_span().begin.line;
                 span.file.source_line(line).trim_end().to_owned()
             }),
-            through: others.map(|(_, span)| Location::of(span)).collect(),
+            through: others.map(|(_, span)| location(span)).collect(),
         }
     }
 
@@ -94,21 +97,40 @@ fn message(error: &starlark::Error) -> String {
     text.strip_prefix("fail: ").unwrap_or(text).to_owned()
 }
 
-impl Location {
-    fn of(span: &FileSpan) -> Location {
-        let begin = span.resolve_span().begin;
-        Location {
-            file: span.filename().to_owned(),
-            line: begin.line + 1,
-            column: begin.column + 1,
-        }
+/// The place of a byte of `text`, the content of `file`.
+pub(super) fn location_in(file: &str, text: &str, offset: usize) -> Location {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    Location {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: line.chars().count() + 1,
     }
 }
 
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+fn location(span: &FileSpan) -> Location {
+    let begin = span.resolve_span().begin;
+    Location {
+        file: span.filename().to_owned(),
+        line: begin.line + 1,
+        column: begin.column + 1,
     }
+}
+
+/// Whether the place is in a file of the project.
+fn is_users(span: &FileSpan) -> bool {
+    !span.filename().starts_with(library::PREFIX)
+}
+
+/// The innermost call in the project's own files that evaluation is in.
+pub(super) fn users_call(eval: &Evaluator<'_, '_, '_>) -> Option<Location> {
+    let stack = eval.call_stack();
+    let mut spans = stack
+        .frames
+        .iter()
+        .rev()
+        .filter_map(|frame| frame.location.as_ref());
+    spans.find(|span| is_users(span)).map(location)
 }
 
 impl fmt::Display for Error {
@@ -119,7 +141,8 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         if let (Some(at), Some(line)) = (&self.at, &self.line) {
             let number = at.line.to_string();
-            let mark = " ".repeat(number.len() + 2 + at.column);
+            let (line, column) = window(line, at.column);
+            let mark = " ".repeat(number.len() + 2 + column);
             write!(f, "\n {number} | {line}\n{mark} ^")?;
         }
         for location in &self.through {
@@ -127,6 +150,23 @@ impl fmt::Display for Error {
         }
         Ok(())
     }
+}
+
+/// Of a line that is too long to show, what stands around a column, and where the column is in that.
+fn window(line: &str, column: usize) -> (String, usize) {
+    const AROUND: usize = 80;
+    let start = column.saturating_sub(AROUND + 1);
+    let shown: String = line.chars().skip(start).take(2 * AROUND).collect();
+    let before = if start > 0 { "…" } else { "" };
+    let after = if line.chars().count() > start + 2 * AROUND {
+        "…"
+    } else {
+        ""
+    };
+    (
+        format!("{before}{shown}{after}"),
+        column - start + before.chars().count(),
+    )
 }
 
 impl std::error::Error for Error {}

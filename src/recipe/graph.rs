@@ -83,6 +83,7 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
 
     /// Runs the program `argv[0]` in a sandbox that holds `inputs` (trees, or lists of trees that merge, by
     /// where they are mounted) and nothing else. Its value holds each directory of `outputs` at its path.
+    /// `compile_cache` is where the inputs have a Go distribution, which then finds what it compiled before.
     fn action<'v>(
         mnemonic: &str,
         #[starlark(require = named)] argv: Strings,
@@ -98,8 +99,12 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             String,
             &'v SecretValue,
         >,
+        #[starlark(require = named, default = NoneOr::None)] compile_cache: NoneOr<&str>,
         #[starlark(require = named, default = NoneOr::None)] timeout_seconds: NoneOr<u32>,
         #[starlark(require = named, default = NoneOr::None)] max_output: NoneOr<i64>,
+        #[starlark(require = named, default = NoneOr::None)] max_entries: NoneOr<i64>,
+        #[starlark(require = named, default = NoneOr::None)] memory: NoneOr<i64>,
+        #[starlark(require = named, default = NoneOr::None)] disk: NoneOr<i64>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> anyhow::Result<TreeValue> {
         let mut limits = Limits::default();
@@ -107,10 +112,10 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             anyhow::ensure!(seconds > 0, "`timeout_seconds` is 0; an action needs some time");
             limits.timeout = Duration::from_secs(seconds.into());
         }
-        if let NoneOr::Other(bytes) = max_output {
-            limits.max_output =
-                u64::try_from(bytes).map_err(|_| anyhow::anyhow!("`max_output` is below 0"))?;
-        }
+        limits.max_output = bound("max_output", max_output, 0)?.unwrap_or(limits.max_output);
+        limits.max_entries = bound("max_entries", max_entries, 0)?.unwrap_or(limits.max_entries);
+        limits.memory = bound("memory", memory, MIN_MEMORY)?;
+        limits.disk = bound("disk", disk, 0)?;
         let run = Run {
             mnemonic: word(mnemonic)?,
             argv: program(argv.items)?,
@@ -120,6 +125,7 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             outputs: paths(outputs.items)?,
             writable: paths(writable.items)?,
             secrets: secret_files(secrets.entries)?,
+            compile_cache: compile_cache.into_option().map(below_root).transpose()?,
             limits,
         };
         check_layout(&run)?;
@@ -156,6 +162,12 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
         anyhow::ensure!(
             crate::tree::link_stays_inside(&at, target),
             "the symlink `{at}` -> `{target}` leaves the tree; its target must be relative and stay inside"
+        );
+        anyhow::ensure!(
+            !crate::tree::is_indirect(target),
+            "the symlink `{at}` -> `{target}` goes up behind a name, and what that means depends on the tree that it \
+             becomes a part of; write `{}`",
+            crate::tree::link_inside(&at, target)
         );
         let target = target.to_owned();
         Ok(TreeValue(
@@ -211,6 +223,19 @@ pub(super) fn below_root(path: &str) -> anyhow::Result<TreePath> {
         "the root cannot be named here; expected a path below it"
     );
     Ok(path)
+}
+
+/// The least memory with which a program starts.
+const MIN_MEMORY: u64 = 16 << 20;
+
+/// A bound that a recipe sets, if it does.
+fn bound(name: &str, value: NoneOr<i64>, least: u64) -> anyhow::Result<Option<u64>> {
+    let NoneOr::Other(value) = value else {
+        return Ok(None);
+    };
+    let bound = u64::try_from(value).ok().filter(|bound| *bound >= least);
+    let bound = bound.ok_or_else(|| anyhow::anyhow!("`{name}` is {value}, and {least} is the least"))?;
+    Ok(Some(bound))
 }
 
 /// What becomes part of a label.

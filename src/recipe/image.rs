@@ -24,7 +24,7 @@ type Strings = UnpackListOrTuple<String>;
 pub(super) fn primitives(builder: &mut GlobalsBuilder) {
     /// A tree as an image layer.
     fn layer<'v>(tree: &TreeValue, eval: &mut Evaluator<'v, '_, '_>) -> anyhow::Result<LayerValue> {
-        Ok(LayerValue(Context::of(eval).add(Node::Layer(tree.0))))
+        Ok(LayerValue(Context::of(eval).add_at(Node::Layer(tree.0), eval)))
     }
 
     /// One platform's image: its layers, lowest first, and how it runs.
@@ -70,7 +70,7 @@ pub(super) fn primitives(builder: &mut GlobalsBuilder) {
             layers: layers.items.iter().map(|layer| layer.0).collect(),
             config,
         };
-        let id = Context::of(eval).add(Node::Image(Box::new(spec)));
+        let id = Context::of(eval).add_at(Node::Image(Box::new(spec)), eval);
         Ok(ImageValue { platform, id })
     }
 

@@ -2,15 +2,20 @@
 //!
 //! Reads recipes, lock files and what else recipes name of the project; runs nothing, asks no network, and
 //! never looks into a source that a plan only refers to. What is known of Go, Node or Debian is not here but
-//! in the rule library (`recipes/`), which recipes load as `@skep//….star`.
+//! in the rule library (`recipes/`), which recipes load as `@skep//….star`. It bounds its steps; memory and
+//! time are bounded by the process that evaluates ([`Trail`]).
 
 mod context;
 mod decode;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod graph;
 mod image;
 mod library;
 mod lockfile;
+mod nesting;
+mod trail;
 mod tree;
 mod value;
 
@@ -23,16 +28,18 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use starlark::PrintHandler;
+use starlark::codemap::FileSpanRef;
 use starlark::environment::{FrozenModule, Globals, GlobalsBuilder, LibraryExtension, Module};
-use starlark::eval::{Evaluator, ReturnFileLoader};
+use starlark::eval::{BeforeStmtFunc, Evaluator, ReturnFileLoader};
 use starlark::syntax::{AstModule, Dialect};
 
 pub use context::Purpose;
-pub use error::{Error, Location};
+pub use error::Error;
+pub use trail::{Trail, WORDS, Words};
 
 use crate::event::Events;
 use crate::lock::LockRequest;
-use crate::plan::Plan;
+use crate::plan::{Graph, Plan};
 use context::Context;
 
 /// The recipe that evaluation starts with, in the project's root.
@@ -42,7 +49,7 @@ pub const ROOT_RECIPE: &str = "skep.star";
 const MAX_STEPS: u64 = 10_000_000;
 /// Functions that may be called inside each other.
 const MAX_DEPTH: usize = 256;
-/// Bytes of values in one file.
+/// Bytes of values in one file. What one expression makes is only bounded by the process: see [`Trail`].
 const MAX_HEAP: usize = 1 << 30;
 
 /// What a project's recipes come to.
@@ -56,18 +63,53 @@ pub struct Evaluated {
 
 /// Evaluates the project at `project`, from its [`ROOT_RECIPE`]. What recipes print becomes warnings.
 pub fn evaluate(project: &Path, purpose: Purpose, events: &Events) -> Result<Evaluated, Error> {
+    let words = Words::default();
+    let (graph, locks) = evaluate_on(&Trail::new(&words, &|_| {}), project, purpose, events)?;
+    let plan = graph.plan();
+    Ok(Evaluated { plan, locks })
+}
+
+/// The same on a trail, and without labels: for a process of its own, whose end [`explain`] explains.
+pub fn evaluate_on(
+    trail: &Trail<'_>,
+    project: &Path,
+    purpose: Purpose,
+    events: &Events,
+) -> Result<(Graph, Vec<LockRequest>), Error> {
     let context = Context::new(project, purpose, events);
     let mut loader = Loader {
         context: &context,
+        trail,
         globals: globals(),
         done: HashMap::new(),
+        begun: Vec::new(),
         loading: Vec::new(),
     };
     loader.load(ROOT_RECIPE)?;
-    Ok(Evaluated {
-        plan: context.builder.into_inner().finish(),
-        locks: context.locks.into_inner(),
-    })
+    Ok((context.builder.into_inner().graph(), context.locks.into_inner()))
+}
+
+/// The error `message` at the last statement that `words` name, of the files that were `begun`, in their order.
+pub fn explain(message: &str, project: &Path, begun: &[String], words: [u64; WORDS]) -> Error {
+    let (quiet, builder) = (Events::none(), Purpose::Build);
+    let context = Context::new(project, builder, &quiet);
+    let text = |file: &str| context.read_text(file).unwrap_or_default();
+    let mut places = words.iter().filter_map(|word| {
+        let (file, offset) = trail::place(*word)?;
+        Some((begun.get(file)?, offset))
+    });
+    let Some((file, offset)) = places.next() else {
+        return Error::new(format!("{ROOT_RECIPE}: {message}"));
+    };
+    let error = Error::in_text(message, file, &text(file), offset);
+    let inner = places
+        .next()
+        .map(|(file, offset)| error::location_in(file, &text(file), offset));
+    let through = inner
+        .filter(|inner| error.at.as_ref() != Some(inner))
+        .into_iter()
+        .collect();
+    Error { through, ..error }
 }
 
 fn globals() -> Globals {
@@ -92,8 +134,11 @@ fn dialect() -> Dialect {
 /// Loads each file once, and those that it loads before it.
 struct Loader<'a> {
     context: &'a Context<'a>,
+    trail: &'a Trail<'a>,
     globals: Globals,
     done: HashMap<String, FrozenModule>,
+    /// The files, in the order in which they were begun.
+    begun: Vec<String>,
     /// The files that are being loaded, the outermost first.
     loading: Vec<String>,
 }
@@ -104,6 +149,10 @@ impl Loader<'_> {
             .context
             .read_text(file)
             .map_err(|error| Error::new(error.to_string()))?;
+        let nested = nesting::check(&text);
+        let longest = nested.map_err(|deep| Error::in_text(deep.message, file, &text, deep.offset))?;
+        self.begun.push(file.to_owned());
+        self.trail.begin(file, longest);
         let ast = AstModule::parse(file, text, &dialect()).map_err(|error| Error::of(&error))?;
         self.loading.push(file.to_owned());
         let mut names = Vec::new();
@@ -141,6 +190,9 @@ impl Loader<'_> {
             context: self.context,
             file,
         };
+        let note = |span: FileSpanRef<'_>, _: bool, _: &mut Evaluator<'_, '_, '_>| {
+            self.trail.note(span.file.filename(), span.span.begin().get());
+        };
         Module::with_temp_heap(|module| {
             {
                 let mut eval = Evaluator::new(&module);
@@ -150,6 +202,8 @@ impl Loader<'_> {
                 eval.set_max_tick_count(MAX_STEPS)?;
                 eval.set_max_heap_size(MAX_HEAP)?;
                 eval.extra = Some(self.context);
+                // Hidden in its documentation, and what the crate's own debugger stands on.
+                eval.before_stmt_for_dap(BeforeStmtFunc::Fn(&note));
                 eval.eval_module(ast, &self.globals)?;
             }
             Ok(module.freeze()?)
@@ -158,7 +212,7 @@ impl Loader<'_> {
             // A bound that was reached has no place of its own.
             Error {
                 at: None, message, ..
-            } => Error::new(format!("{file}: {message}")),
+            } => explain(&message, self.context.project, &self.begun, self.trail.words()),
             error => error,
         })
     }

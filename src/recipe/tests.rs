@@ -237,7 +237,11 @@ fn paths_stay_in_the_project() {
 
 #[test]
 fn evaluation_ends() {
-    insta::assert_snapshot!(error("def f():\n    for a in range(1000000000):\n        pass\nf()"), @"skep.star: evaluation takes more than 10000000 steps; a recipe describes work and does none, so look for a loop without end");
+    insta::assert_snapshot!(error("def f():\n    for a in range(1000000000):\n        pass\nf()"), @"
+    skep.star:2:5: evaluation takes more than 10000000 steps; a recipe describes work and does none, so look for a loop without end
+     2 |     for a in range(1000000000):
+             ^
+    ");
     insta::assert_snapshot!(error("def f(n):\n    return f(n + 1)\nf(1)"), @"
     skep.star:2:12: functions call each other more than 256 deep
      2 |     return f(n + 1)
@@ -299,6 +303,21 @@ fn values_that_make_no_sense_are_refused() {
     insta::assert_snapshot!(error("action(\"a\", argv = [\"/sh\"], inputs = {}, outputs = [\"/o\", \"/o/p\"])"), @r#"
     skep.star:1:1: `/o` and `/o/p` lie inside each other; outputs and secrets need places of their own
      1 | action("a", argv = ["/sh"], inputs = {}, outputs = ["/o", "/o/p"])
+         ^
+    "#);
+    insta::assert_snapshot!(error("action(\"a\", argv = [\"/sh\"], inputs = {}, outputs = [\"/o\"], memory = 1024)"), @r#"
+    skep.star:1:1: `memory` is 1024, and 16777216 is the least
+     1 | action("a", argv = ["/sh"], inputs = {}, outputs = ["/o"], memory = 1024)
+         ^
+    "#);
+    insta::assert_snapshot!(error("action(\"a\", argv = [\"/sh\"], inputs = {}, outputs = [\"/o\"], disk = -1)"), @r#"
+    skep.star:1:1: `disk` is -1, and 0 is the least
+     1 | action("a", argv = ["/sh"], inputs = {}, outputs = ["/o"], disk = -1)
+         ^
+    "#);
+    insta::assert_snapshot!(error("link(\"a\", \"b/../c\")"), @r#"
+    skep.star:1:1: the symlink `a` -> `b/../c` goes up behind a name, and what that means depends on the tree that it becomes a part of; write `c`
+     1 | link("a", "b/../c")
          ^
     "#);
     insta::assert_snapshot!(error("oci_image(\"linux/mips\", layers = [])"), @r#"

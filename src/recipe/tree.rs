@@ -55,6 +55,20 @@ fn tree_methods(builder: &mut MethodsBuilder) {
         Ok(TreeValue(Context::of(eval).add_expr(expr)))
     }
 
+    /// The files that the package in the directory `package` of this Go module is compiled of: its own, and those of
+    /// the module's packages that it imports. All of the module where that cannot be told.
+    fn go_package<'v>(
+        this: &TreeValue,
+        package: &str,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> anyhow::Result<TreeValue> {
+        let expr = TreeExpr::GoPackage {
+            of: this.0,
+            package: package.parse()?,
+        };
+        Ok(TreeValue(Context::of(eval).add_expr(expr)))
+    }
+
     /// One file at `at` with the content of all files that match, in the order of their paths.
     fn concat<'v>(
         this: &TreeValue,

@@ -10,6 +10,8 @@ mod begin;
 mod check;
 mod content;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod history;
 mod mask;
 mod migrate;

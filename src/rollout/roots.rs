@@ -31,13 +31,23 @@ impl Roots {
         }
     }
 
+    /// Sees to it that an image which was built here can be run, without a registry.
+    pub fn make_ready(&self, image: &ReleasedImage) -> Result<(), rootfs::Error> {
+        let root = self.find_root(image, false)?;
+        self.store.materialize(&root.tree.root)?;
+        if let Some(metadata) = &root.tree.metadata {
+            self.store.verify(metadata)?;
+        }
+        Ok(())
+    }
+
     /// An image's root.
     pub(super) fn root(&self, image: &ReleasedImage) -> Result<Root, Error> {
         let mut roots = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = roots.get(&image.digest) {
             return Ok(root.clone());
         }
-        let found = self.find_root(image, true).map_err(|error| match error {
+        let found = self.whole_root(image, true).map_err(|error| match error {
             rootfs::Error::Cancelled => Error::Cancelled,
             error @ rootfs::Error::Platform { .. } => Error::Refused(error.to_string()),
             error => Error::Environment(error.to_string()),
@@ -51,9 +61,14 @@ impl Roots {
     pub fn config_of(&self, image: &ReleasedImage, pull: bool) -> Option<rootfs::Config> {
         let root = match pull {
             true => self.root(image).ok(),
-            false => self.find_root(image, false).ok(),
+            false => self.whole_root(image, false).ok(),
         };
         root.map(|root| root.config)
+    }
+
+    /// What is lost of an image in the store is pulled again, if it can be.
+    fn whole_root(&self, image: &ReleasedImage, pull: bool) -> Result<Root, rootfs::Error> {
+        self.store.until_whole(|_| {}, || self.find_root(image, pull))
     }
 
     fn find_root(&self, image: &ReleasedImage, pull: bool) -> Result<Root, rootfs::Error> {

@@ -10,6 +10,8 @@
 //! | `skep:root/1 <digest>`         | the layers of a manifest put on each other                          |
 
 mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod manifest;
 mod pull;
 
@@ -25,7 +27,7 @@ use crate::fetch::ArchiveError;
 use crate::image::Image;
 use crate::platform::Platform;
 use crate::registry::{self, Client, Repository};
-use crate::store::{self, Store};
+use crate::store::{self, Lost, Store};
 use crate::tree::overlay::{Sheet, overlay};
 use crate::tree::{Metadata, Node, Tree, TreePath, ops};
 
@@ -117,6 +119,16 @@ impl From<registry::Error> for Error {
             registry::Error::Cancelled => Error::Cancelled,
             registry::Error::Store(error) => Error::Store(error),
             error => Error::Registry(error),
+        }
+    }
+}
+
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Store(error) => error.lost(),
+            Error::Assemble(error) => error.lost(),
+            _ => Vec::new(),
         }
     }
 }

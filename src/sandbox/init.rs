@@ -10,16 +10,20 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitOptions, WaitStatus};
 use rustix::thread::CapabilitySet;
 
-use super::mounts::{INPUT, OUTPUT, bind, devices, overlay, pivot, proc, seal, tmpfs};
-use super::privilege::{bring_loopback_up, drop_all_but, enter_user_namespace, limit_to};
+use super::BESIDE;
+use super::filter::{PERSONALITY, Program};
+use super::mounts::{INPUT, OUTPUT, bind, devices, overlay, pivot, seal, tmpfs};
+use super::privilege::{bring_loopback_up, drop_all_but, enter_user_namespace, limit_to, write};
+use super::proc;
 use super::refusal::{During as _, Refusal, Result};
 use super::spec::{ARGUMENT, Spec, Status, Step};
 use super::sys;
+use super::watch::{DiskWatch, MemoryWatch};
 use super::wire::{self, answer};
 use crate::tree::TreePath;
 
@@ -27,6 +31,23 @@ use crate::tree::TreePath;
 const INNER_ID: u32 = 1000;
 
 const HOST_NAME: &[u8] = b"skep";
+
+/// Limits of every action. What would be inherited else is that of the shell that skep runs in.
+const LIMITS: [(Resource, u64); 13] = [
+    (Resource::As, u64::MAX),
+    (Resource::Core, 0),
+    (Resource::Cpu, u64::MAX),
+    (Resource::Data, u64::MAX),
+    (Resource::Memlock, 8 << 20),
+    (Resource::Msgqueue, 800 << 10),
+    (Resource::Nice, 0),
+    (Resource::Nofile, 16_384),
+    (Resource::Rss, u64::MAX),
+    (Resource::Rtprio, 0),
+    (Resource::Rttime, u64::MAX),
+    (Resource::Sigpending, 4096),
+    (Resource::Stack, 8 << 20),
+];
 
 /// If this process was started to be a sandbox's init, does that and does not return.
 pub fn init_if_asked() {
@@ -39,15 +60,17 @@ fn outer() -> i32 {
     let Ok((socket, spec, _)) = wire::receive::<Spec>() else {
         return 1;
     };
-    match enter(&spec) {
+    let memory = MemoryWatch::new(&spec).during(|| "watch memory".to_owned());
+    let ended = match memory.and_then(|memory| Ok((memory, enter(&spec)?))) {
+        Ok((_, None)) => return inner(&spec, socket),
+        Ok((memory, Some(child))) => watch(&spec, memory, &socket, child),
+        Err(refusal) => Err(refusal),
+    };
+    match ended {
+        Ok(()) => 0,
         Err(refusal) => {
             answer::<Status>(&socket, &refusal.into());
             1
-        }
-        Ok(None) => inner(&spec, socket),
-        Ok(Some(child)) => {
-            watch(&socket, child);
-            0
         }
     }
 }
@@ -66,9 +89,17 @@ fn enter(spec: &Spec) -> Result<Option<Pid>> {
     enter_user_namespace(spec.drop_to, INNER_ID, INNER_ID)?;
     sys::unshare(sys::NAMESPACES).during(|| "unshare the other namespaces".to_owned())?;
     die_with_parent()?;
+    let this = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    let this = this.during(|| "open this process".to_owned())?;
     let child = sys::fork().during(|| "fork".to_owned())?;
     if child.is_none() {
         die_with_parent()?;
+        // A parent that ended before that tells nothing to its child.
+        let mut events = [PollFd::new(&this, PollFlags::IN)];
+        let now = Timespec::default();
+        if poll(&mut events, Some(&now)) != Ok(0) {
+            std::process::exit(1);
+        }
     }
     Ok(child)
 }
@@ -78,33 +109,41 @@ fn die_with_parent() -> Result<()> {
         .during(|| "set the death signal".to_owned())
 }
 
-/// Waits for the inner process, and kills it when the parent hangs up. When it is gone, the kernel has
-/// removed every process of the sandbox.
-fn watch(socket: &UnixStream, child: Pid) {
-    let Ok(pidfd) = rustix::process::pidfd_open(child, PidfdFlags::empty()) else {
-        return;
-    };
+/// Waits for the inner process, and kills it when the parent hangs up or the action goes past a bound. When it
+/// is gone, the kernel has removed every process of the sandbox.
+fn watch(spec: &Spec, mut memory: MemoryWatch, socket: &UnixStream, child: Pid) -> Result<()> {
+    let pidfd = rustix::process::pidfd_open(child, PidfdFlags::empty()).during(|| "watch".to_owned())?;
+    let mut disk = DiskWatch::new(spec).during(|| "watch outputs".to_owned())?;
     loop {
         let mut events = [
             PollFd::new(&pidfd, PollFlags::IN),
             PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
         ];
-        if poll(&mut events, None).is_err() {
+        let timeout = Timespec::try_from(memory.left().min(disk.left())).expect("a short time");
+        if poll(&mut events, Some(&timeout)).is_err() {
             continue;
         }
-        if !events[1].revents().is_empty() {
+        let [ended, hung_up] = [0, 1].map(|n: usize| !events[n].revents().is_empty());
+        if hung_up {
             let _ = rustix::process::kill_process(child, Signal::KILL);
         }
-        if !events[0].revents().is_empty() || !events[1].revents().is_empty() {
+        if ended || hung_up {
             let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
-            return;
+            if let Some(bound) = memory.full() {
+                answer::<Status>(socket, &Status::Exceeded(bound));
+            }
+            return Ok(());
+        }
+        if let Some(bound) = memory.look().or_else(|| disk.look()) {
+            answer::<Status>(socket, &Status::Exceeded(bound));
+            let _ = rustix::process::kill_process(child, Signal::KILL);
         }
     }
 }
 
 /// Process 1 of the sandbox.
 fn inner(spec: &Spec, socket: UnixStream) -> i32 {
-    let started = build_root(spec).and_then(|()| {
+    let started = be_first_to_go().and_then(|()| build_root(spec)).and_then(|()| {
         let child = sys::fork().during(|| "fork".to_owned())?;
         if let Some(child) = child {
             return Ok(child);
@@ -121,6 +160,11 @@ fn inner(spec: &Spec, socket: UnixStream) -> i32 {
         Ok(child) => answer::<Status>(&socket, &Status::Ended(reap_until(child))),
     }
     0
+}
+
+/// Makes the kernel end this process and those below it before any other, if memory runs out.
+fn be_first_to_go() -> Result<()> {
+    write("/proc/self/oom_score_adj", "1000")
 }
 
 /// Reaps every process that ends, until the action's own has.
@@ -145,7 +189,8 @@ pub(crate) fn exit_code(status: WaitStatus) -> i32 {
 
 /// The root file system, and this process in it.
 fn build_root(spec: &Spec) -> Result<()> {
-    rustix::process::umask(rustix::fs::Mode::empty());
+    // Directories that are made anew have the mode of those that are bound.
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     rustix::system::sethostname(HOST_NAME).during(|| "set the host name".to_owned())?;
     bring_loopback_up()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -162,10 +207,20 @@ fn build_root(spec: &Spec) -> Result<()> {
     };
     tmpfs(
         &special("tmp")?,
-        &format!("mode=1777,size={},nr_inodes=4m", spec.max_file),
+        &format!(
+            "mode=1777,size={},nr_inodes={}",
+            spec.bounds.memory, spec.bounds.entries
+        ),
     )?;
-    proc(&special("proc")?)?;
-    devices(&special("dev")?, || Ok(()))?;
+    proc::mount(&special("proc")?, spec.shown_memory)?;
+    devices(&special("dev")?, || match &spec.beside {
+        Some(from) => {
+            let at = root.join(BESIDE.trim_start_matches('/'));
+            fs::create_dir(&at).during(|| format!("create {BESIDE}"))?;
+            bind(from, &at, INPUT)
+        }
+        None => Ok(()),
+    })?;
     seal(root)?;
     pivot(root)
 }
@@ -236,14 +291,14 @@ fn prepare(spec: &Spec) -> std::result::Result<(), Status> {
     rustix::stdio::dup2_stdin(&null).during(|| "close stdin".to_owned())?;
     drop(null);
     sys::close_on_exec_above(2).during(|| "close descriptors".to_owned())?;
-    for (resource, limit) in [
-        (Resource::Core, 0),
+    for (resource, limit) in LIMITS.into_iter().chain([
         (Resource::Nproc, spec.max_processes),
-        (Resource::Fsize, spec.max_file),
-        (Resource::Stack, 8 << 20),
-        (Resource::Nofile, 16_384),
-    ] {
+        (Resource::Fsize, spec.bounds.output),
+    ]) {
         limit_to(resource, limit).during(|| format!("limit {resource:?}"))?;
     }
-    Ok(drop_all_but(CapabilitySet::empty())?)
+    // Rust's runtime ignores SIGPIPE, and whatever started skep may have ignored or blocked more.
+    sys::reset_signals().during(|| "reset signals".to_owned())?;
+    sys::set_personality(PERSONALITY).during(|| "set the personality".to_owned())?;
+    Ok(drop_all_but(CapabilitySet::empty(), Program::Action)?)
 }

@@ -265,10 +265,27 @@ impl<'a> Layout<'a> {
 /// The directories that the steps expect in a scratch directory, from there.
 pub(super) fn scratch_directories(action: &Action) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = ["root", "out", "over"].map(PathBuf::from).into();
-    paths.extend((0..action.command.outputs.len()).map(|n| Path::new("out").join(n.to_string())));
-    for n in 0..action.command.writable.len() {
-        let over = Path::new("over").join(n.to_string());
-        paths.extend([over.clone(), over.join("upper"), over.join("work")]);
+    paths.extend(outputs(action));
+    for upper in uppers(action) {
+        let over = upper
+            .parent()
+            .expect("it is in its overlay's directory")
+            .to_owned();
+        paths.extend([over.clone(), upper, over.join("work")]);
     }
     paths
+}
+
+/// The directories of a scratch directory that become the outputs, in their order.
+pub(super) fn outputs(action: &Action) -> Vec<PathBuf> {
+    let numbers = 0..action.command.outputs.len();
+    numbers.map(|n| Path::new("out").join(n.to_string())).collect()
+}
+
+/// Those that take what is written over inputs.
+pub(super) fn uppers(action: &Action) -> Vec<PathBuf> {
+    let numbers = 0..action.command.writable.len();
+    numbers
+        .map(|n| Path::new("over").join(n.to_string()).join("upper"))
+        .collect()
 }

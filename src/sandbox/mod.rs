@@ -9,27 +9,31 @@
 //! | who                  | what it does                                                        |
 //! |----------------------|---------------------------------------------------------------------|
 //! | skep                 | plans the mounts, reads the log, keeps the time, takes the outputs in |
-//! | outer init           | enters the namespaces, waits, kills process 1 when skep hangs up    |
+//! | outer init           | enters the namespaces, waits, kills process 1 when skep hangs up or the action uses too much |
 //! | inner init, pid 1    | builds the root, starts the action, reaps                           |
 //! | the action           | replaces a child of process 1, without privileges                   |
 //!
 //! Nothing degrades: what the kernel refuses is an error that names the remedy.
 
-mod filter;
+mod bounds;
+pub(crate) mod filter;
 mod init;
 mod layout;
 pub(crate) mod mounts;
 pub(crate) mod privilege;
+mod proc;
 pub(crate) mod refusal;
 mod remedy;
 mod spec;
 pub(crate) mod sys;
+mod watch;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -39,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub use bounds::Bound;
 pub(crate) use init::exit_code;
 pub use init::init_if_asked;
 pub(crate) use remedy::remedy;
@@ -48,6 +53,7 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::store::{self, BlobWriter, IngestError, IngestLimits, SANDBOX_UID, Scratch, Store};
 use crate::tree::{Node, TreePath, ops};
+use bounds::Bounds;
 use spec::{ARGUMENT, Spec, Status};
 
 /// How often a waiting parent looks whether it should stop.
@@ -72,6 +78,18 @@ pub struct Request<'a> {
     pub units: &'a BTreeSet<Digest>,
     /// The content of its secrets, for each path that it declares.
     pub secrets: &'a BTreeMap<TreePath, Vec<u8>>,
+}
+
+/// Where an action finds the directory of [`Beside`].
+pub const BESIDE: &str = "/dev/skep";
+
+/// What an action gets that is in no key, because it only makes it faster.
+#[derive(Debug)]
+pub struct Beside {
+    /// A directory, from the store's root, that the action sees read-only at [`BESIDE`] as it fills.
+    pub directory: PathBuf,
+    /// Variables that are set over the action's own.
+    pub env: BTreeMap<String, String>,
 }
 
 /// What came of it.
@@ -129,6 +147,16 @@ pub enum Error {
         /// The first of it.
         log: Option<Digest>,
     },
+    /// It used more than it may, and was killed or had no room left.
+    #[error("{}", bound.passed(*limit))]
+    Exceeded {
+        /// What was bounded.
+        bound: Bound,
+        /// How much it may.
+        limit: u64,
+        /// What it printed.
+        log: Option<Digest>,
+    },
     /// Its outputs cannot be taken in.
     #[error("output {source}")]
     Output {
@@ -161,7 +189,10 @@ impl Error {
     /// What the action printed until then.
     pub fn log(&self) -> Option<Digest> {
         match self {
-            Error::TimedOut { log, .. } | Error::LogTooLong { log, .. } | Error::Output { log, .. } => *log,
+            Error::TimedOut { log, .. }
+            | Error::LogTooLong { log, .. }
+            | Error::Exceeded { log, .. }
+            | Error::Output { log, .. } => *log,
             _ => None,
         }
     }
@@ -175,20 +206,24 @@ impl Sandbox {
 
     /// Runs an action and waits for it.
     pub fn run(&self, request: &Request<'_>, cancel: &Cancel) -> Result<Outcome, Error> {
+        self.run_with(request, None, cancel)
+    }
+
+    /// [`Sandbox::run`], with something beside what the action declares.
+    pub fn run_with(
+        &self,
+        request: &Request<'_>,
+        beside: Option<&Beside>,
+        cancel: &Cancel,
+    ) -> Result<Outcome, Error> {
         let action = request.action;
-        for path in action.command.secrets.keys() {
-            if !request.secrets.contains_key(path) {
-                return Err(Error::NoSecret(path.clone()));
-            }
-        }
-        for path in &action.command.writable {
-            let node = ops::lookup(&*self.store, &action.input_root, path)?;
-            if !matches!(node, Some(Node::Directory(_))) {
-                return Err(Error::NotWritable(path.clone()));
-            }
-        }
+        self.check(request)?;
         let scratch = self.prepare_scratch(action)?;
-        let spec = self.spec(request, &scratch)?;
+        let mut spec = self.spec(request, &scratch)?;
+        if let Some(beside) = beside {
+            spec.env.extend(beside.env.clone());
+            spec.beside = Some(beside.directory.clone());
+        }
         let began = Instant::now();
         let limits = &action.command.limits;
         let mut running = Running::start(self, &spec, limits.max_log)?;
@@ -208,6 +243,10 @@ impl Sandbox {
         };
         let exit_code = match status {
             Status::Ended(exit_code) => exit_code,
+            Status::Exceeded(bound) => {
+                let limit = spec.bounds.limit(bound);
+                return Err(Error::Exceeded { bound, limit, log });
+            }
             Status::NoProgram(errno) => {
                 return Err(Error::NoProgram {
                     program: action.command.argv.first().cloned().unwrap_or_default(),
@@ -234,11 +273,30 @@ impl Sandbox {
         })
     }
 
+    /// Whether what the action declares is there.
+    fn check(&self, request: &Request<'_>) -> Result<(), Error> {
+        let action = request.action;
+        for path in action.command.secrets.keys() {
+            if !request.secrets.contains_key(path) {
+                return Err(Error::NoSecret(path.clone()));
+            }
+        }
+        for path in &action.command.writable {
+            let node = ops::lookup(&*self.store, &action.input_root, path)?;
+            if !matches!(node, Some(Node::Directory(_))) {
+                return Err(Error::NotWritable(path.clone()));
+            }
+        }
+        Ok(())
+    }
+
     fn prepare_scratch(&self, action: &Action) -> Result<Scratch, Error> {
         let scratch = self.store.scratch()?;
         for directory in layout::scratch_directories(action) {
             let path = scratch.path().join(directory);
             fs::create_dir(&path)?;
+            // The action sees these modes, which no umask may change.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
             let owner = drop_to();
             std::os::unix::fs::chown(&path, owner, owner)?;
         }
@@ -254,6 +312,9 @@ impl Sandbox {
             request.secrets,
             scratch.relative(),
         )?;
+        let of_scratch = |paths: Vec<PathBuf>| -> Vec<PathBuf> {
+            paths.iter().map(|path| scratch.relative().join(path)).collect()
+        };
         Ok(Spec {
             drop_to: drop_to(),
             root: scratch.relative().join("root"),
@@ -261,8 +322,12 @@ impl Sandbox {
             argv: command.argv.clone(),
             env: command.env.clone(),
             cwd: command.cwd.clone(),
+            beside: None,
             max_processes: command.limits.max_processes,
-            max_file: command.limits.max_output,
+            bounds: Bounds::new(&command.limits, self.store.root())?,
+            shown_memory: command.limits.memory.unwrap_or(proc::MEMORY),
+            outputs: of_scratch(layout::outputs(request.action)),
+            uppers: of_scratch(layout::uppers(request.action)),
         })
     }
 
@@ -274,15 +339,27 @@ impl Sandbox {
     ) -> Result<BTreeMap<TreePath, Digest>, Error> {
         let limits = IngestLimits {
             max_bytes: action.command.limits.max_output,
-            ..IngestLimits::default()
+            max_entries: action.command.limits.max_entries,
         };
-        let out = |n: usize| scratch.path().join("out").join(n.to_string());
-        let directories: Vec<PathBuf> = (0..action.command.outputs.len()).map(out).collect();
+        let directories = layout::outputs(action);
+        let directories: Vec<PathBuf> = directories.iter().map(|path| scratch.path().join(path)).collect();
         let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
         let roots = self.store.ingest_all(&directories, &limits);
-        let roots = roots.map_err(|source| Error::Output {
-            source: Box::new(source),
-            log,
+        let roots = roots.map_err(|source| match source {
+            IngestError::TooLarge(limit) => Error::Exceeded {
+                bound: Bound::Output,
+                limit,
+                log,
+            },
+            IngestError::TooMany(limit) => Error::Exceeded {
+                bound: Bound::Entries,
+                limit,
+                log,
+            },
+            source => Error::Output {
+                source: Box::new(source),
+                log,
+            },
         })?;
         Ok(action.command.outputs.iter().cloned().zip(roots).collect())
     }
@@ -370,11 +447,15 @@ impl<'a> Running<'a> {
                 return Ok(Ended::LogTooLong);
             }
         }
-        let mut answers = serde_json::Deserializer::from_slice(&answer).into_iter();
-        match answers.next() {
-            Some(Ok(status)) => Ok(Ended::Itself(status)),
-            _ => Err(Error::Lost),
-        }
+        let answers = serde_json::Deserializer::from_slice(&answer).into_iter();
+        let mut answers = answers.filter_map(std::result::Result::ok);
+        let status = match answers.next() {
+            None => return Err(Error::Lost),
+            // What failed where there was no room left, failed for that.
+            Some(Status::Ended(code)) if code != 0 => answers.next().unwrap_or(Status::Ended(code)),
+            Some(status) => status,
+        };
+        Ok(Ended::Itself(status))
     }
 
     /// Whether there is something to read from the log, and from the init.

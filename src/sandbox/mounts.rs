@@ -62,7 +62,7 @@ pub(crate) fn devices(dev: &Path, and: impl FnOnce() -> Result<()>) -> Result<()
     }
     let shm = dev.join("shm");
     fs::create_dir(&shm).during(|| "create /dev/shm".to_owned())?;
-    tmpfs(&shm, "mode=1777,size=256m")?;
+    tmpfs(&shm, "mode=1777,size=256m,nr_inodes=64k")?;
     and()?;
     seal(dev)
 }

@@ -8,8 +8,9 @@ use std::os::fd::AsFd as _;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::filter::{self, Program};
 use super::refusal::{During as _, Refusal, Result};
-use super::{filter, sys};
+use super::sys;
 
 /// Enters a user namespace of its own, in which this process is `uid` and `gid` and has every capability.
 /// With `drop_to`, becomes that user first. The process must have one thread.
@@ -55,8 +56,8 @@ pub(crate) fn limit_to(resource: Resource, limit: u64) -> rustix::io::Result<()>
     )
 }
 
-/// Gives up every capability but `kept`, the way to new ones, and the calls that the filter refuses.
-pub(crate) fn drop_all_but(kept: CapabilitySet) -> Result<()> {
+/// Gives up every capability but `kept`, the way to new ones, and the calls that the filter refuses to `program`.
+pub(crate) fn drop_all_but(kept: CapabilitySet, program: Program) -> Result<()> {
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {
@@ -79,7 +80,8 @@ pub(crate) fn drop_all_but(kept: CapabilitySet) -> Result<()> {
         step: step.to_owned(),
         source: io::Error::from_raw_os_error(errno),
     };
-    let programs = filter::programs().map_err(|_| refusal("compile the system call filter", libc::EINVAL))?;
+    let programs =
+        filter::programs(program).map_err(|_| refusal("compile the system call filter", libc::EINVAL))?;
     for program in programs {
         seccompiler::apply_filter(&program)
             .map_err(|_| refusal("install the system call filter", libc::EACCES))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::bounds::{Bound, Bounds};
 use crate::tree::TreePath;
 
 /// The argument that makes this program the init process of a sandbox.
@@ -20,9 +21,16 @@ pub(super) struct Spec {
     pub argv: Vec<String>,
     pub env: BTreeMap<String, String>,
     pub cwd: TreePath,
+    /// A directory of the host, mounted read-only at [`super::BESIDE`].
+    pub beside: Option<PathBuf>,
     pub max_processes: u64,
-    /// Bytes of any one file, and of all files in `/tmp`.
-    pub max_file: u64,
+    pub bounds: Bounds,
+    /// Bytes of memory that `/proc/meminfo` shows.
+    pub shown_memory: u64,
+    /// The directories that become outputs.
+    pub outputs: Vec<PathBuf>,
+    /// Those that take what is written over inputs.
+    pub uppers: Vec<PathBuf>,
 }
 
 /// One step in putting the root together. Targets are paths in the new root.
@@ -64,6 +72,8 @@ pub(super) enum Status {
         /// What the kernel answered.
         errno: i32,
     },
+    /// The action went past a bound, and was killed; or, behind [`Status::Ended`], has no room left.
+    Exceeded(Bound),
     /// There is no such program, or it cannot be executed.
     NoProgram(i32),
 }

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 use rustix::process::Pid;
 
@@ -45,6 +46,21 @@ pub(crate) fn become_user(id: u32) -> io::Result<()> {
     check(unsafe { libc::setresgid(id, id, id) }.into())?;
     // SAFETY: takes no pointers.
     check(unsafe { libc::setresuid(id, id, id) }.into()).map(drop)
+}
+
+/// Words of a file in memory that other processes see change, for as long as this process lives. The file is long
+/// enough for them, and stays so.
+pub(crate) fn share_words<const N: usize>(file: BorrowedFd<'_>) -> io::Result<&'static [AtomicU64; N]> {
+    let length = size_of::<[AtomicU64; N]>();
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is as long as the words, aligned to a page, and never unmapped; any bytes are words, and
+    // others only change them as a whole.
+    Ok(unsafe { &*start.cast::<[AtomicU64; N]>() })
 }
 
 /// Forks. `None` in the child, which goes on with a copy of everything.
@@ -88,6 +104,32 @@ pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, reach
         )
     })
     .map(drop)
+}
+
+/// Sets what this process and the programs that it becomes expect of the kernel, such as `ADDR_NO_RANDOMIZE`.
+pub(crate) fn set_personality(persona: u32) -> io::Result<()> {
+    // SAFETY: takes no pointers; what it changes takes effect when a program is executed.
+    check(unsafe { libc::personality(persona.into()) }.into()).map(drop)
+}
+
+/// Bytes of System V shared memory of this ipc namespace, in memory or swapped.
+pub(crate) fn shared_segments() -> io::Result<u64> {
+    /// `struct shm_info` of `shmctl(2)`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        segments: libc::c_int,
+        pages: [libc::c_ulong; 5],
+    }
+    const SHM_INFO: libc::c_int = 14;
+    let mut info = Info::default();
+    // SAFETY: for this command the kernel writes the structure above, which is live.
+    check(unsafe { libc::shmctl(0, SHM_INFO, (&raw mut info).cast()) }.into())?;
+    // Of all, resident, swapped, and two counts of attempts to swap.
+    let [_, resident, swapped, ..] = info.pages;
+    // SAFETY: takes no pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok((resident + swapped) * u64::try_from(page).unwrap_or(4096))
 }
 
 /// Brings the loopback interface of this network namespace up.

@@ -22,17 +22,17 @@ pub(super) struct StatCache {
 const KIND: &str = "stat";
 
 impl StatCache {
-    pub(super) fn load(store: &Store, project: &Path) -> Result<StatCache, store::Error> {
-        let bytes = store.note(KIND, project)?.unwrap_or_default();
+    pub(super) fn load(store: &Store, project: &Path) -> StatCache {
+        let bytes = store.note(KIND, project).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let line = |line: &str| {
             let (fingerprint, digest) = line.split_once(' ')?;
             Some((fingerprint.to_owned(), digest.parse().ok()?))
         };
-        Ok(StatCache {
+        StatCache {
             known: text.lines().filter_map(line).collect(),
             current: HashMap::new(),
-        })
+        }
     }
 
     /// Keeps what this run saw, if that is anything new.

@@ -20,8 +20,8 @@ pub use git::{Revision, revision, tracked};
 
 use crate::digest::Digest;
 use crate::plan::Source;
-use crate::store::{self, Store};
-use crate::tree::{Node, TreePath, link_stays_inside, ops};
+use crate::store::{self, Lost, Store};
+use crate::tree::{Node, TreePath, is_indirect, link_stays_inside, links, ops};
 use cache::StatCache;
 
 /// Why a source could not be read.
@@ -87,6 +87,15 @@ pub enum Error {
     Tree(#[from] ops::Error<store::Error>),
 }
 
+impl Lost for Error {
+    fn lost(&self) -> Vec<Digest> {
+        match self {
+            Error::Store(error) | Error::Tree(ops::Error::Directories(error)) => error.lost(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The names of a project's files, as they were when it was listed.
 #[derive(Debug)]
 pub struct WorkTree {
@@ -107,7 +116,7 @@ impl WorkTree {
             untracked: BTreeSet::new(),
             unreadable: Vec::new(),
             secrets: BTreeSet::new(),
-            cache: Mutex::new(StatCache::load(store, project)?),
+            cache: Mutex::new(StatCache::load(store, project)),
         };
         if git::is_work_tree(project) {
             let names = git::list(project)?;
@@ -185,7 +194,7 @@ impl WorkTree {
             let node = self.read(&path, &file, store)?;
             entries.push((path, node));
         }
-        Ok(ops::collect(store, entries)?)
+        tree(store, entries)
     }
 
     /// The digest of all files together but secret ones: the name of a state that no commit has.
@@ -198,7 +207,7 @@ impl WorkTree {
         {
             entries.push((file.clone(), self.read(file, file, store)?));
         }
-        Ok(ops::collect(store, entries)?)
+        tree(store, entries)
     }
 
     /// Keeps what was learned of unchanged files for the next run.
@@ -363,6 +372,20 @@ pub fn read_file(project: &Path, file: &TreePath, max: u64) -> Result<Vec<u8>, E
         true => Err(refused(format!("is larger than {max} bytes"))),
         false => Ok(bytes),
     }
+}
+
+/// The tree of `entries`, whose links stay inside of it.
+fn tree(store: &Store, entries: Vec<(TreePath, Node)>) -> Result<Digest, Error> {
+    let indirect: Vec<(TreePath, String)> = entries
+        .iter()
+        .filter_map(|(path, node)| match node {
+            Node::Symlink(target) if is_indirect(target) => Some((path.clone(), target.clone())),
+            _ => None,
+        })
+        .collect();
+    let root = ops::collect(store, entries)?;
+    links::check_indirect(store, &root, &indirect)?;
+    Ok(root)
 }
 
 /// What every path has in front that `pattern` matches: its names until the first with a letter that is not itself.

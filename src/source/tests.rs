@@ -135,7 +135,7 @@ fn unchanged_files_are_not_read_again() {
     let project = Project::new(&[("a", "one")]);
     std::thread::sleep(std::time::Duration::from_millis(2100));
     let before = project.digest();
-    let note = project.store.note("stat", &project.root()).unwrap().unwrap();
+    let note = project.store.note("stat", &project.root()).unwrap();
     assert_eq!(String::from_utf8(note).unwrap().lines().count(), 1);
     assert_eq!(project.digest(), before);
 }
@@ -148,6 +148,18 @@ fn links_that_leave_the_source_are_refused() {
     std::os::unix::fs::symlink("/etc/passwd", project.root().join("out")).unwrap();
     let error = project.work_tree().state(&project.store).unwrap_err().to_string();
     insta::assert_snapshot!(error, @"`out` is a symlink to `/etc/passwd`, which leaves the source");
+}
+
+#[test]
+fn links_are_followed_in_the_whole_source() {
+    let project = Project::new(&[("sub/a", "")]);
+    for (at, target) in [("here", "."), ("fine", "sub/../sub/a")] {
+        std::os::unix::fs::symlink(target, project.root().join(at)).unwrap();
+    }
+    project.digest();
+    std::os::unix::fs::symlink("here/..", project.root().join("up")).unwrap();
+    let error = project.work_tree().state(&project.store).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"symlink `up` -> `here/..` leaves the tree");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Content by digest: in, out, and forgotten. What is read out is checked; knows nothing of results.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::error::{Error, io as failed};
-use super::{MTIME, Store, disk};
+use super::materialize::TRIES;
+use super::{Store, disk};
 use crate::digest::{Digest, Hasher};
 use crate::tree::{Directories, Directory};
 
@@ -18,14 +21,22 @@ const MAX_IN_MEMORY: u64 = 1 << 30;
 impl Store {
     /// Whether a blob is here, by name and size. Its bytes are not looked at.
     pub fn has(&self, digest: &Digest) -> bool {
-        fs::metadata(self.blob_path(digest)).is_ok_and(|metadata| metadata.len() == digest.size())
+        let metadata = fs::symlink_metadata(self.blob_path(digest));
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == digest.size())
     }
 
     /// Like [`Store::has`], and keeps collection away from a blob that is here for as long as this store is
-    /// open.
+    /// open. Hashes it if something wrote to it since it came, or if this process met lost content.
     pub fn keep(&self, digest: &Digest) -> Result<bool, Error> {
+        let path = self.blob_path(digest);
+        let is_written = |metadata: fs::Metadata| !disk::is_untouched(&metadata);
+        if (self.is_doubtful() || fs::symlink_metadata(&path).is_ok_and(is_written))
+            && self.soundness(&path, digest, 0o644)? != Soundness::Sound
+        {
+            return Ok(false);
+        }
         let _sweep = self.rely_on_content()?;
-        Ok(self.has(digest) && disk::touch(&self.blob_path(digest)).is_ok())
+        Ok(self.has(digest) && disk::touch(&path).is_ok())
     }
 
     /// Keeps `bytes`.
@@ -114,40 +125,106 @@ impl Store {
         })
     }
 
-    /// Hashes a blob, unless this process has done so and nobody wrote to it since: that would show in its
-    /// time.
-    pub(super) fn verify(&self, digest: &Digest) -> Result<(), Error> {
-        let is_untouched = || {
-            let metadata = fs::metadata(self.blob_path(digest));
-            metadata.is_ok_and(|metadata| metadata.len() == digest.size() && metadata.mtime() == MTIME)
-        };
-        if self.verified.lock().expect("never poisoned").contains(digest) && is_untouched() {
-            return Ok(());
-        }
-        let mut reader = self.reader(digest)?;
-        match io::copy(&mut reader, &mut io::sink()) {
-            Ok(_) => {
-                self.verified.lock().expect("never poisoned").insert(*digest);
-                Ok(())
-            }
-            Err(source) => Err(reader.error(source)),
+    /// Hashes a blob, unless this process has done so and nothing wrote to it since.
+    pub fn verify(&self, digest: &Digest) -> Result<(), Error> {
+        match self.soundness(&self.blob_path(digest), digest, 0o644)? {
+            Soundness::Sound => Ok(()),
+            Soundness::Missing => Err(Error::Missing(*digest)),
+            Soundness::Damaged => Err(self.damaged(digest)?),
         }
     }
 
-    /// Takes content out that is damaged, with every tree that shares its inode, and says so.
-    pub(super) fn damaged(&self, digest: &Digest) -> Result<Error, Error> {
-        let _sweep = disk::lock(&self.root.join("sweep.lock"), FlockOperation::LockExclusive)?;
-        self.verified.lock().expect("never poisoned").remove(digest);
-        for path in [self.blob_path(digest), self.exec_path(digest)] {
-            if let Ok(metadata) = fs::symlink_metadata(&path) {
-                disk::remove_file(&path)?;
-                if metadata.nlink() > 1 {
-                    self.forget_trees_with(metadata.ino())?;
+    /// Whether the file at `path`, a blob or an executable copy, holds what `digest` says. It is hashed unless this
+    /// process has hashed the same inode, and nothing wrote to it since: that would show in its time. One that is
+    /// sound gets the mode, owner and time back that it should have.
+    pub(super) fn soundness(&self, path: &Path, digest: &Digest, mode: u32) -> Result<Soundness, Error> {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return Ok(Soundness::Missing);
+        };
+        if !metadata.is_file() || metadata.len() != digest.size() {
+            return Ok(Soundness::Damaged);
+        }
+        let is_untouched = disk::is_untouched(&metadata);
+        let known = self
+            .verified
+            .lock()
+            .expect("never poisoned")
+            .get(&metadata.ino())
+            .copied();
+        if !(is_untouched && known == Some(*digest)) {
+            let mut hasher = Hasher::new();
+            let hashed = open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+            match hashed {
+                Ok(_) if hasher.finish() == *digest => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Soundness::Missing),
+                // What cannot be read is as good as lost.
+                Ok(_) | Err(_) => return Ok(Soundness::Damaged),
+            }
+            let mut verified = self.verified.lock().expect("never poisoned");
+            verified.insert(metadata.ino(), *digest);
+        }
+        if !(is_untouched && metadata.mode() & 0o7777 == mode && disk::is_given(&metadata)) {
+            seal(path, mode)?;
+        }
+        Ok(Soundness::Sound)
+    }
+
+    /// Puts a finished file of `digest` in its place, with `mode`, unless the same came there first: what is there
+    /// may be about to be linked by another thread or process, which fails once it has lost its name. The file is
+    /// gone afterwards.
+    pub(super) fn install(&self, new: &Path, place: &Path, digest: &Digest, mode: u32) -> Result<(), Error> {
+        seal(new, mode)?;
+        let inode = fs::symlink_metadata(new).map_err(failed("read", new))?.ino();
+        for _ in 0..TRIES {
+            {
+                let _sweep = self.rely_on_content()?;
+                if disk::rename_new(new, place)? {
+                    self.verified
+                        .lock()
+                        .expect("never poisoned")
+                        .insert(inode, *digest);
+                    return Ok(());
+                }
+            }
+            match self.soundness(place, digest, mode)? {
+                Soundness::Missing => {}
+                Soundness::Damaged => self.forget(&[place.to_owned()])?,
+                Soundness::Sound => {
+                    let _sweep = self.rely_on_content()?;
+                    if disk::touch(place).is_ok() {
+                        return disk::remove_file(new);
+                    }
                 }
             }
         }
-        self.next_generation()?;
+        Err(failed("write", place)(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Takes a damaged blob out, and says so.
+    pub(super) fn damaged(&self, digest: &Digest) -> Result<Error, Error> {
+        self.forget(&[self.blob_path(digest)])?;
         Ok(Error::Corrupt(*digest))
+    }
+
+    /// Takes damaged blobs and executable copies out, with every tree that shares their inodes.
+    pub(super) fn forget(&self, paths: &[PathBuf]) -> Result<(), Error> {
+        let mut shared = HashSet::new();
+        {
+            let _sweep = disk::lock(&self.root.join("sweep.lock"), FlockOperation::LockExclusive)?;
+            for path in paths {
+                if let Ok(metadata) = fs::symlink_metadata(path) {
+                    if metadata.is_file() && metadata.nlink() > 1 {
+                        shared.insert(metadata.ino());
+                    }
+                    self.discard(path)?;
+                }
+            }
+            self.next_generation()?;
+        }
+        match shared.is_empty() {
+            true => Ok(()),
+            false => self.forget_trees_with(&shared),
+        }
     }
 
     /// While this is held, nothing is removed.
@@ -163,18 +240,45 @@ impl Store {
         self.root.join(disk::fanned("exec", &digest.hex()))
     }
 
-    fn open_blob(&self, digest: &Digest, path: &Path) -> Result<File, Error> {
-        let file = match File::open(path) {
+    pub(super) fn open_blob(&self, digest: &Digest, path: &Path) -> Result<File, Error> {
+        let file = match open(path) {
             Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Err(Error::Missing(*digest)),
-            Err(source) => return Err(failed("read", path)(source)),
+            Err(source) => {
+                return match source.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Err(Error::Missing(*digest)),
+                    // It is the user's own: something else changed it, or put a link there.
+                    io::ErrorKind::PermissionDenied => Err(self.damaged(digest)?),
+                    _ if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                        Err(self.damaged(digest)?)
+                    }
+                    _ => Err(failed("read", path)(source)),
+                };
+            }
         };
-        let size = file.metadata().map_err(failed("read", path))?.len();
-        match size == digest.size() {
+        let metadata = file.metadata().map_err(failed("read", path))?;
+        match metadata.is_file() && metadata.len() == digest.size() {
             true => Ok(file),
             false => Err(self.damaged(digest)?),
         }
     }
+}
+
+/// Opens a file, and nothing that a link or a pipe in its place leads to.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// How a file of the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Soundness {
+    Sound,
+    /// Other bytes, no file at all, or not to be read.
+    Damaged,
+    Missing,
 }
 
 /// A blob being written. Dropping it without [`BlobWriter::finish`] leaves nothing.
@@ -205,12 +309,9 @@ impl BlobWriter<'_> {
         let digest = std::mem::take(&mut self.hasher).finish();
         self.file = None;
         let place = self.store.blob_path(&digest);
+        // Of a blob that was there already, only the name is known to be right.
         if !self.store.keep(&digest)? {
-            seal(&self.path, 0o644)?;
-            let _sweep = self.store.rely_on_content()?;
-            disk::rename_into(&self.path, &place)?;
-            // Of a blob that was there already, only the name is known to be right.
-            self.store.verified.lock().expect("never poisoned").insert(digest);
+            self.store.install(&self.path, &place, &digest, 0o644)?;
         }
         Ok(digest)
     }

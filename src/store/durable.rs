@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 
+use super::blobs::Soundness;
 use super::error::{Error, io as failed};
 use super::{Store, disk};
 use crate::digest::Digest;
@@ -35,11 +36,12 @@ impl Store {
         let began = SystemTime::now();
         let root = File::open(&self.root).map_err(failed("read", &self.root))?;
         rustix::fs::syncfs(&root).map_err(|errno| failed("synchronize", &self.root)(errno.into()))?;
-        let path = self.root.join("synced");
-        let stamp = File::create(&path).map_err(failed("write", &path))?;
+        let new = self.lease.fresh();
+        let stamp = File::create(&new).map_err(failed("write", &new))?;
         stamp
             .set_modified(began - CLOCK_SLACK)
-            .map_err(failed("write", &path))?;
+            .map_err(failed("write", &new))?;
+        self.replace_by(&new, &self.root.join("synced"))?;
         synced.last = Some(began);
         Ok(())
     }
@@ -68,26 +70,21 @@ impl Store {
         for area in ["actions", "trees", "exec"] {
             for (_, path) in disk::list_fanned(&self.root.join(area))? {
                 if newer(&path) {
-                    disk::remove_tree(&path)?;
+                    self.discard(&path)?;
                 }
             }
         }
         for (name, path) in disk::list_fanned(&self.root.join("blobs"))? {
-            if newer(&path) && !is_sound(&name, &path)? {
-                disk::remove_file(&path)?;
+            if newer(&path) {
+                let size = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
+                if let Ok(digest) = Digest::from_hex(&name, size)
+                    && self.soundness(&path, &digest, 0o644)? == Soundness::Damaged
+                {
+                    self.discard(&path)?;
+                }
             }
         }
         self.next_generation()?;
-        let new = self.lease.fresh();
-        fs::write(&new, boot).map_err(failed("write", &new))?;
-        disk::rename_into(&new, &path)
+        self.replace(&path, boot.as_bytes())
     }
-}
-
-/// Whether a file under `blobs` or `exec` holds what its name says.
-pub(super) fn is_sound(name: &str, path: &Path) -> Result<bool, Error> {
-    let file = File::open(path).map_err(failed("read", path))?;
-    let mut hasher = crate::digest::Hasher::new();
-    let size = std::io::copy(&mut &file, &mut hasher).map_err(failed("read", path))?;
-    Ok(Digest::from_hex(name, size).is_ok_and(|named| named == hasher.finish()))
 }

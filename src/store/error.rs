@@ -13,7 +13,7 @@ pub enum Error {
     #[error("blob {0} is not in the store")]
     Missing(Digest),
     /// A blob's bytes are not what its name says. It has been forgotten.
-    #[error("blob {0} is damaged in the store; it is forgotten, and will be made again")]
+    #[error("blob {0} is damaged in the store, and was forgotten; a build that needs it makes it again")]
     Corrupt(Digest),
     /// A blob is used as a directory, and is none.
     #[error("blob {digest} is not a directory: {source}")]

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rustix::fs::FlockOperation;
-
+use super::blobs::Soundness;
 use super::error::{Error, io as failed};
-use super::{Store, disk, durable, results};
+use super::{Store, compiled, disk, results, shape};
 use crate::digest::Digest;
 
 /// What was found.
@@ -20,6 +19,8 @@ pub struct FsckReport {
     pub damaged: Vec<PathBuf>,
     /// Results that named lost content, now forgotten.
     pub results: usize,
+    /// Entries of compilers that were damaged or named lost content, now forgotten.
+    pub compiled: usize,
     /// Materialized trees that were not what their name says, now forgotten.
     pub trees: usize,
     /// Files that are not the store's. They are left alone.
@@ -29,7 +30,7 @@ pub struct FsckReport {
 impl FsckReport {
     /// Whether nothing was wrong.
     pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty() && self.results == 0 && self.trees == 0
+        self.damaged.is_empty() && self.results + self.compiled + self.trees == 0
     }
 }
 
@@ -37,18 +38,17 @@ impl Store {
     /// Reads every blob, result and tree. Other processes may use the store meanwhile.
     pub fn fsck(&self) -> Result<FsckReport, Error> {
         let mut report = FsckReport::default();
-        for area in ["blobs", "exec"] {
-            self.check_content(area, &mut report)?;
+        for (area, mode) in [("blobs", 0o644), ("exec", 0o755)] {
+            self.check_content(area, mode, &mut report)?;
         }
         self.check_trees(&mut report)?;
-        if !report.damaged.is_empty() {
-            self.next_generation()?;
-        }
         self.check_results(&mut report)?;
+        self.check_compiled_entries(&mut report)?;
         Ok(report)
     }
 
-    fn check_content(&self, area: &str, report: &mut FsckReport) -> Result<(), Error> {
+    fn check_content(&self, area: &str, mode: u32, report: &mut FsckReport) -> Result<(), Error> {
+        let mut damaged = Vec::new();
         for (name, path) in disk::list_fanned(&self.root.join(area))? {
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
@@ -59,13 +59,15 @@ impl Store {
             };
             report.blobs += 1;
             report.bytes += metadata.len();
-            let sound = metadata.is_file() && durable::is_sound(&name, &path)?;
-            if !sound && path.exists() {
-                // Finds the copy in `exec`, and the trees that share either inode, too.
-                self.damaged(&digest)?;
-                report.damaged.push(self.relative(path));
+            if self.soundness(&path, &digest, mode)? == Soundness::Damaged {
+                damaged.push(path);
             }
         }
+        if !damaged.is_empty() {
+            self.forget(&damaged)?;
+        }
+        let damaged = damaged.into_iter().map(|path| self.relative(path));
+        report.damaged.extend(damaged);
         Ok(())
     }
 
@@ -86,9 +88,13 @@ impl Store {
                 continue;
             };
             let known = self.has(&root) || root == Digest::of(b"");
-            if !(known && self.is_materialized(&root, &path)?) {
-                let _sweep = disk::lock(&self.root.join("sweep.lock"), FlockOperation::LockExclusive)?;
-                disk::remove_tree(&path)?;
+            if known && self.is_materialized(&root, &path)? {
+                // Of one that an earlier version made, or whose record was damaged.
+                if let Some(shape) = shape::fingerprint(&path) {
+                    self.record_shape(&root, &shape)?;
+                }
+            } else {
+                self.discard(&path)?;
                 report.trees += 1;
             }
         }
@@ -102,13 +108,30 @@ impl Store {
                 continue;
             }
             let Ok(bytes) = fs::read(&path) else { continue };
-            let complete = match results::open_envelope(&bytes) {
+            let complete = match results::open_envelope(&name, &bytes) {
                 Some(result) => self.names_present(&result)?,
                 None => false,
             };
             if !complete {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
                 report.results += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_compiled_entries(&self, report: &mut FsckReport) -> Result<(), Error> {
+        for (name, path) in disk::list_fanned(&self.root.join("compiled"))? {
+            if Digest::from_hex(&name, 0).is_err() {
+                report.foreign.push(self.relative(path));
+                continue;
+            }
+            let Ok(bytes) = fs::read(&path) else { continue };
+            let sound = compiled::open(&bytes)
+                .is_some_and(|(key, entry)| key.hex() == name && self.has(&entry.digest));
+            if !sound {
+                disk::remove_file(&path)?;
+                report.compiled += 1;
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Collection under a byte budget, while builds run.
 //!
-//! A result and all that it names live and die together. Spared are the content that the caller names, and
+//! A result and all that it names live and die together, and so do a compiler's entry and its blob. Spared are the content that the caller names, and
 //! whatever is newer than the oldest lease of a living process: who relies on content touches it first,
-//! under the shared sweep lock. The rest is kept from the most recently used result on, until the budget is
+//! under the shared sweep lock. The rest is kept from the most recently used result or entry on, until the budget is
 //! reached. Removal happens in short turns under the exclusive lock, and looks at each file once more.
 
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use rustix::fs::FlockOperation;
 
 use super::error::Error;
-use super::{Store, disk, durable, results};
+use super::{Store, compiled, disk, durable, results};
 use crate::digest::Digest;
 use crate::tree::{Directories as _, Node, Tree};
 
@@ -25,6 +25,8 @@ const BATCH: usize = 500;
 pub struct GcReport {
     /// Results that are no longer known.
     pub results: usize,
+    /// Entries of compilers that are no longer known.
+    pub compiled: usize,
     /// Files of content removed.
     pub blobs: usize,
     /// Materialized trees removed.
@@ -51,7 +53,7 @@ impl Store {
         mark.add(spare.iter().copied());
         let mut report = GcReport::default();
         let mut doomed = Vec::new();
-        for (used, path) in self.results_by_recency()? {
+        for (used, path) in self.by_recency()? {
             let named = self.named_by(&path, &mark);
             let bytes: u64 = named.iter().map(Digest::size).sum();
             let fits = doomed.is_empty() && mark.bytes + bytes <= budget;
@@ -66,7 +68,10 @@ impl Store {
             for path in batch {
                 if is_older(path, bound) {
                     disk::remove_file(path)?;
-                    report.results += 1;
+                    match self.is_compiled(path) {
+                        true => report.compiled += 1,
+                        false => report.results += 1,
+                    }
                 } else {
                     let named = self.named_by(path, &mark);
                     mark.add(named);
@@ -77,10 +82,17 @@ impl Store {
         for area in ["blobs", "exec", "trees"] {
             self.sweep_area(area, bound, &mark, &mut report)?;
         }
-        if report.results + report.blobs > 0 {
+        for (name, path) in disk::list_fanned(&self.root.join("shapes"))? {
+            let is_orphan = |root: Digest| !self.root.join(super::tree_place(&root)).exists();
+            if Digest::from_hex(&name, 0).is_ok_and(is_orphan) {
+                disk::remove_file(&path)?;
+            }
+        }
+        if report.results + report.compiled + report.blobs > 0 {
             let _sweep = self.sweep()?;
             self.next_generation()?;
         }
+        self.lease.finish_removal();
         Ok(report)
     }
 
@@ -88,25 +100,35 @@ impl Store {
         disk::lock(&self.root.join("sweep.lock"), FlockOperation::LockExclusive)
     }
 
-    /// Results, the most recently used first.
-    fn results_by_recency(&self) -> Result<Vec<(SystemTime, PathBuf)>, Error> {
-        let mut results = Vec::new();
-        for (_, path) in disk::list_fanned(&self.root.join("actions"))? {
-            if let Ok(metadata) = fs::metadata(&path) {
-                results.push((disk::changed(&metadata), path));
+    /// Results and entries of compilers, the most recently used first.
+    fn by_recency(&self) -> Result<Vec<(SystemTime, PathBuf)>, Error> {
+        let mut found = Vec::new();
+        for area in ["actions", "compiled"] {
+            for (_, path) in disk::list_fanned(&self.root.join(area))? {
+                if let Ok(metadata) = fs::metadata(&path) {
+                    found.push((disk::changed(&metadata), path));
+                }
             }
         }
-        results.sort_by(|a, b| b.cmp(a));
-        Ok(results)
+        found.sort_by(|a, b| b.cmp(a));
+        Ok(found)
     }
 
-    /// What a result names and `mark` does not have yet, as far as it is here: a result with a gap is a miss
+    fn is_compiled(&self, path: &Path) -> bool {
+        path.starts_with(self.root.join("compiled"))
+    }
+
+    /// What a result or an entry names and `mark` does not have yet, as far as it is here: a result with a gap is a miss
     /// when it is next asked for.
     fn named_by(&self, path: &Path, mark: &Mark) -> HashSet<Digest> {
-        let Some(result) = fs::read(path)
-            .ok()
-            .and_then(|bytes| results::open_envelope(&bytes))
-        else {
+        let bytes = fs::read(path).unwrap_or_default();
+        if self.is_compiled(path) {
+            let digest = compiled::open(&bytes).map(|(_, entry)| entry.digest);
+            let new = digest.filter(|digest| !mark.blobs.contains(&digest.hex()));
+            return new.into_iter().collect();
+        }
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(result) = name.and_then(|name| results::open_envelope(name, &bytes)) else {
             return HashSet::new();
         };
         let is_new = |digest: &Digest| !mark.blobs.contains(&digest.hex());
@@ -156,8 +178,7 @@ impl Store {
     ) -> Result<(), Error> {
         let files = disk::list_fanned(&self.root.join(area))?;
         for batch in files.chunks(BATCH) {
-            let mut trees = Vec::new();
-            let sweep = self.sweep()?;
+            let _sweep = self.sweep()?;
             for (name, path) in batch {
                 let Ok(metadata) = fs::symlink_metadata(path) else {
                     continue;
@@ -168,9 +189,8 @@ impl Store {
                 match (area, stays) {
                     ("trees", true) => {}
                     ("trees", false) => {
-                        let aside = self.lease.fresh();
-                        disk::rename_into(path, &aside)?;
-                        trees.push(aside);
+                        self.discard(path)?;
+                        report.trees += 1;
                     }
                     (_, true) => report.kept += metadata.len(),
                     (_, false) => {
@@ -180,9 +200,6 @@ impl Store {
                     }
                 }
             }
-            drop(sweep);
-            report.trees += trees.len();
-            trees.iter().try_for_each(|tree| disk::remove_tree(tree))?;
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 use super::Store;
 use super::error::{Error, io as failed};
 use crate::digest::Digest;
-use crate::tree::{Directories as _, Directory, Name, Node, TreePath, link_stays_inside};
+use crate::tree::links::{Lead, lead};
+use crate::tree::{Directories as _, Directory, Name, Node, TreePath, is_indirect, link_stays_inside, ops};
 
 /// What bounds one directory.
 #[derive(Clone, Debug)]
@@ -27,6 +28,12 @@ impl Default for IngestLimits {
             max_entries: 1_000_000,
         }
     }
+}
+
+/// What is left of the limits, and what is to be looked at when a tree is complete.
+struct Taking {
+    left: IngestLimits,
+    indirect: Vec<(TreePath, String)>,
 }
 
 /// Why a directory is not taken.
@@ -60,10 +67,33 @@ impl Store {
 
     /// [`Store::ingest`] for several directories, each a tree of its own, within one bound.
     pub fn ingest_all(&self, dirs: &[&Path], limits: &IngestLimits) -> Result<Vec<Digest>, IngestError> {
-        let mut left = limits.clone();
-        dirs.iter()
-            .map(|dir| self.ingest_directory(dir, &TreePath::root(), limits, &mut left))
-            .collect()
+        let mut taking = Taking {
+            left: limits.clone(),
+            indirect: Vec::new(),
+        };
+        let mut roots = Vec::new();
+        for dir in dirs {
+            let root = self.ingest_directory(dir, &TreePath::root(), limits, &mut taking)?;
+            taking.indirect.sort();
+            self.check_indirect(&root, &std::mem::take(&mut taking.indirect))?;
+            roots.push(root);
+        }
+        Ok(roots)
+    }
+
+    /// Looks where links lead that cannot be judged by themselves.
+    fn check_indirect(&self, root: &Digest, links: &[(TreePath, String)]) -> Result<(), IngestError> {
+        for (path, target) in links {
+            match lead(self, root, path, target).map_err(of_tree)? {
+                Lead::Inside => {}
+                Lead::Outside(_) => return Err(leaves(path, target)),
+                Lead::Through(through, _) => {
+                    let problem = format!("is a symlink to `{target}`, and the output has no `{through}`");
+                    return Err(refused(path, &problem));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn ingest_directory(
@@ -71,7 +101,7 @@ impl Store {
         dir: &Path,
         at: &TreePath,
         limits: &IngestLimits,
-        left: &mut IngestLimits,
+        taking: &mut Taking,
     ) -> Result<Digest, IngestError> {
         if at.names().len() >= TreePath::MAX_DEPTH {
             return Err(refused(at, "is nested too deeply"));
@@ -90,12 +120,13 @@ impl Store {
             let Some(name) = name else {
                 return Err(refused_name(at, &shown));
             };
-            left.max_entries = left
+            taking.left.max_entries = taking
+                .left
                 .max_entries
                 .checked_sub(1)
                 .ok_or(IngestError::TooMany(limits.max_entries))?;
             let path = at.join(&name);
-            let node = self.ingest_entry(&entry.path(), &path, limits, left)?;
+            let node = self.ingest_entry(&entry.path(), &path, limits, taking)?;
             directory.insert(name, node);
         }
         Ok(self.save(&directory)?)
@@ -106,22 +137,24 @@ impl Store {
         file: &Path,
         path: &TreePath,
         limits: &IngestLimits,
-        left: &mut IngestLimits,
+        taking: &mut Taking,
     ) -> Result<Node, IngestError> {
         let metadata = fs::symlink_metadata(file).map_err(failed("read", file))?;
         let kind = metadata.file_type();
         if kind.is_dir() {
-            return Ok(Node::Directory(self.ingest_directory(file, path, limits, left)?));
+            return Ok(Node::Directory(
+                self.ingest_directory(file, path, limits, taking)?,
+            ));
         }
         if kind.is_symlink() {
             let target = fs::read_link(file).map_err(failed("read", file))?;
-            return match target.to_str() {
-                Some(target) if link_stays_inside(path, target) => Ok(Node::Symlink(target.to_owned())),
-                _ => Err(refused(
-                    path,
-                    &format!("is a symlink to `{}`, which leaves the output", target.display()),
-                )),
+            let Some(target) = target.to_str().filter(|target| link_stays_inside(path, target)) else {
+                return Err(leaves(path, &target.to_string_lossy()));
             };
+            if is_indirect(target) {
+                taking.indirect.push((path.clone(), target.to_owned()));
+            }
+            return Ok(Node::Symlink(target.to_owned()));
         }
         if !kind.is_file() {
             let what = match () {
@@ -137,7 +170,8 @@ impl Store {
         if metadata.mode() & 0o6000 != 0 {
             return Err(refused(path, "is setuid or setgid"));
         }
-        left.max_bytes = left
+        taking.left.max_bytes = taking
+            .left
             .max_bytes
             .checked_sub(metadata.len())
             .ok_or(IngestError::TooLarge(limits.max_bytes))?;
@@ -163,6 +197,21 @@ fn refused(path: &TreePath, problem: &str) -> IngestError {
     IngestError::Refused {
         path: path.to_string(),
         problem: problem.to_owned(),
+    }
+}
+
+fn leaves(path: &TreePath, target: &str) -> IngestError {
+    refused(
+        path,
+        &format!("is a symlink to `{target}`, which leaves the output"),
+    )
+}
+
+fn of_tree(error: ops::Error<Error>) -> IngestError {
+    match error {
+        ops::Error::Directories(error) => IngestError::Store(error),
+        // Only directories that were just saved are read.
+        error => unreachable!("{error}"),
     }
 }
 

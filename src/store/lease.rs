@@ -1,15 +1,18 @@
 //! Who uses the store right now: leases, scratch directories, and one run per key. Decides nothing about
 //! what is kept; that is collection's.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 
 use super::error::{Error, io as failed};
+use super::remove::{Remover, remove_tree, remove_unless};
 use super::{Store, disk};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -22,11 +25,15 @@ pub(super) struct Lease {
     id: String,
     taken: SystemTime,
     next: AtomicU64,
+    remover: Arc<Remover>,
     _locked: File,
 }
 
+/// The beginning of names of what a dead process left, in the directory of the lease that took it over.
+const LEFT: &str = "left-";
+
 impl Lease {
-    pub(super) fn take(root: &Path) -> Result<Lease, Error> {
+    pub(super) fn take(root: &Path, cancel: Cancel) -> Result<Lease, Error> {
         // A sweep in progress does not know this lease: what it removes is removed before this returns.
         let _sweep = disk::lock(&root.join("sweep.lock"), FlockOperation::LockShared)?;
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -42,11 +49,12 @@ impl Lease {
                 continue;
             }
             let tmp = root.join("tmp").join(&id);
-            disk::create_dir(&tmp)?;
+            disk::create_passage(&tmp)?;
             let metadata = file.metadata().map_err(failed("read", &path))?;
             return Ok(Lease {
                 taken: disk::changed(&metadata),
                 next: AtomicU64::new(0),
+                remover: Arc::new(Remover::new(cancel)),
                 _locked: file,
                 path,
                 tmp,
@@ -65,12 +73,40 @@ impl Lease {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         self.tmp.join(n.to_string())
     }
+
+    /// Removes something with a name of [`Lease::fresh`] in the background.
+    pub(super) fn remove(&self, path: PathBuf) {
+        self.remover.remove(path);
+    }
+
+    /// Waits until everything that was to be removed is.
+    pub(super) fn finish_removal(&self) {
+        self.remover.finish();
+    }
+
+    /// Takes over what a dead process was writing, which then has another name, and removes it in the background.
+    fn take_over(&self, tmp: &Path) -> Result<(), Error> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let left = self.tmp.join(format!("{LEFT}{n}"));
+        match fs::rename(tmp, &left) {
+            Ok(()) => self.remover.remove_left(left),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed("remove", tmp)(source)),
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.remover.close();
         // Best effort: what stays is removed by the next process that opens the store.
-        let _ = disk::remove_tree(&self.tmp);
+        for name in disk::list(&self.tmp).unwrap_or_default() {
+            if !name.starts_with(LEFT) {
+                let _ = remove_unless(&self.tmp.join(name), &|| self.remover.is_cancelled());
+            }
+        }
+        let _ = fs::remove_dir(&self.tmp);
         let _ = disk::remove_file(&self.path);
     }
 }
@@ -79,11 +115,13 @@ fn is_linked(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
-/// A directory of one's own inside the store, removed when dropped, whatever is in it.
+/// A directory of one's own inside the store. When it is dropped, its name goes at once, and what is in it, whatever it
+/// is, in the background.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
     relative: PathBuf,
+    remover: Arc<Remover>,
 }
 
 impl Scratch {
@@ -100,7 +138,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = disk::remove_tree(&self.path);
+        let aside = self.path.with_extension("gone");
+        let renamed = fs::rename(&self.path, &aside);
+        self.remover.remove(match renamed {
+            Ok(()) => aside,
+            Err(_) => std::mem::take(&mut self.path),
+        });
     }
 }
 
@@ -122,13 +165,17 @@ impl Store {
     /// A new, empty directory.
     pub fn scratch(&self) -> Result<Scratch, Error> {
         let path = self.lease.fresh();
-        disk::create_dir(&path)?;
+        disk::create_closed(&path)?;
         disk::give_to_sandbox(&path)?;
         let relative = path
             .strip_prefix(&self.root)
             .expect("leases are inside")
             .to_owned();
-        Ok(Scratch { path, relative })
+        Ok(Scratch {
+            path,
+            relative,
+            remover: Arc::clone(&self.lease.remover),
+        })
     }
 
     /// Waits until no other thread or process runs the action `key`. [`Error::Cancelled`] when `cancel` is
@@ -170,20 +217,20 @@ impl Store {
         Ok(others.map(|name| directory.join(name)).collect())
     }
 
-    /// Removes what dead processes were writing.
+    /// Takes over what dead processes were writing, and what they would have removed.
     pub(super) fn remove_leftovers(&self) -> Result<(), Error> {
         for path in self.leases()? {
             let Ok(file) = File::open(&path) else { continue };
             if disk::try_lock(&file) {
                 let name = path.file_name().expect("leases have names");
-                disk::remove_tree(&self.root.join("tmp").join(name))?;
-                disk::remove_file(&path)?;
+                self.lease.take_over(&self.root.join("tmp").join(name))?;
+                remove_tree(&path)?;
             }
         }
         // A directory whose lease is gone: its process died between removing the two.
         for name in disk::list(&self.root.join("tmp"))? {
             if !self.root.join("leases").join(&name).exists() {
-                disk::remove_tree(&self.root.join("tmp").join(&name))?;
+                self.lease.take_over(&self.root.join("tmp").join(&name))?;
             }
         }
         let locks = self.root.join("locks");
@@ -193,7 +240,7 @@ impl Store {
                 && disk::try_lock(&file)
                 && is_linked(&file)
             {
-                disk::remove_file(&path)?;
+                remove_tree(&path)?;
             }
         }
         Ok(())

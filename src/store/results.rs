@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{Error, io as failed};
 use super::{Store, disk};
 use crate::action::ActionResult;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::tree::{Directories as _, Node};
 
 /// What was found complete, in which generation of the store.
@@ -29,14 +29,18 @@ impl Store {
             let Ok(bytes) = fs::read(&path) else {
                 return Ok(None);
             };
-            let Some(result) = open_envelope(&bytes) else {
+            let Some(result) = open_envelope(&key.hex(), &bytes) else {
                 disk::remove_file(&path)?;
                 return Ok(None);
             };
             disk::touch(&path).map_err(failed("write", &path))?;
             result
         };
-        if self.is_complete(key, &result)? {
+        let complete = match self.is_doubtful() {
+            true => self.is_sound(&result)?,
+            false => self.is_complete(key, &result)?,
+        };
+        if complete {
             return Ok(Some(result));
         }
         disk::remove_file(&path)?;
@@ -46,9 +50,9 @@ impl Store {
     /// Records what the action `key` gave. What it names must be in the store.
     pub fn publish(&self, key: &Digest, result: &ActionResult) -> Result<(), Error> {
         let new = self.lease.fresh();
-        fs::write(&new, seal_envelope(result)).map_err(failed("write", &new))?;
+        fs::write(&new, seal_envelope(key, result)).map_err(failed("write", &new))?;
         disk::touch(&new).map_err(failed("write", &new))?;
-        disk::rename_into(&new, &self.action_path(key))?;
+        self.replace_by(&new, &self.action_path(key))?;
         self.remember_complete(key)?;
         self.sync_sometimes()
     }
@@ -59,11 +63,15 @@ impl Store {
 
     /// Takes note, for every process, that content has gone.
     pub(super) fn next_generation(&self) -> Result<(), Error> {
-        let generation = self.generation();
-        let new = self.lease.fresh();
-        fs::write(&new, (generation + 1).to_string()).map_err(failed("write", &new))?;
-        disk::rename_into(&new, &self.root.join("generation"))?;
-        disk::remove_file(&self.complete_path(generation))
+        let next = self.generation() + 1;
+        self.replace(&self.root.join("generation"), next.to_string().as_bytes())?;
+        // All of them: where the number was lost, it starts over.
+        for name in disk::list(&self.root)? {
+            if name.starts_with("complete.") {
+                self.discard(&self.root.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn generation(&self) -> u64 {
@@ -156,29 +164,37 @@ impl Store {
         }
         if complete.keys.insert(*key) {
             let path = self.complete_path(generation);
-            let mut file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .map_err(failed("write", &path))?;
-            file.write_all(format!("{key}\n").as_bytes())
-                .map_err(failed("write", &path))?;
+            let append = |path: &Path| {
+                let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+                file.write_all(format!("{key}\n").as_bytes())
+            };
+            if append(&path).is_err() {
+                self.discard(&path)?;
+                append(&path).map_err(failed("write", &path))?;
+            }
         }
         Ok(())
     }
 }
 
-/// SHA-256 of the encoded result, then the encoded result.
-fn seal_envelope(result: &ActionResult) -> Vec<u8> {
+/// A checksum of the key and the encoded result, then the encoded result: the file of one key is no result of
+/// another, wherever it was copied to.
+fn seal_envelope(key: &Digest, result: &ActionResult) -> Vec<u8> {
     let encoded = result.encode();
-    let mut bytes = Digest::of(&encoded).hex().into_bytes();
-    bytes.push(b'\n');
+    let mut bytes = checksum(&key.hex(), &encoded);
     bytes.extend(encoded);
     bytes
 }
 
-pub(super) fn open_envelope(bytes: &[u8]) -> Option<ActionResult> {
-    let (checksum, encoded) = bytes.split_at_checked(65)?;
-    let expected = format!("{}\n", Digest::of(encoded).hex());
-    (checksum == expected.as_bytes()).then(|| ActionResult::decode(encoded).ok())?
+/// The result in a file whose name is `hex`.
+pub(super) fn open_envelope(hex: &str, bytes: &[u8]) -> Option<ActionResult> {
+    let (found, encoded) = bytes.split_at_checked(65)?;
+    (found == checksum(hex, encoded)).then(|| ActionResult::decode(encoded).ok())?
+}
+
+fn checksum(hex: &str, encoded: &[u8]) -> Vec<u8> {
+    let mut hasher = Hasher::new();
+    hasher.update(hex.as_bytes());
+    hasher.update(encoded);
+    format!("{}\n", hasher.finish().hex()).into_bytes()
 }

@@ -9,14 +9,14 @@ use crate::action::ActionResult;
 use crate::cancel::Cancel;
 use crate::tree::TreePath;
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store")).unwrap();
     (directory, store)
 }
 
 /// A directory with a file, an executable, a link and a subdirectory.
-fn sample(at: &Path) {
+pub(super) fn sample(at: &Path) {
     fs::create_dir_all(at.join("sub")).unwrap();
     fs::write(at.join("sub/file"), b"content").unwrap();
     fs::write(at.join("run"), b"content").unwrap();
@@ -24,7 +24,7 @@ fn sample(at: &Path) {
     std::os::unix::fs::symlink("sub/file", at.join("link")).unwrap();
 }
 
-fn published(store: &Store, name: &str) -> (Digest, ActionResult) {
+pub(super) fn published(store: &Store, name: &str) -> (Digest, ActionResult) {
     let scratch = store.scratch().unwrap();
     sample(scratch.path());
     fs::write(scratch.path().join("name"), name).unwrap();
@@ -38,7 +38,7 @@ fn published(store: &Store, name: &str) -> (Digest, ActionResult) {
     (key, result)
 }
 
-fn flip_a_bit(path: &Path) {
+pub(super) fn flip_a_bit(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     bytes[0] ^= 1;
     // In place: the inode, and whatever links to it, is what a disk damages.
@@ -152,6 +152,9 @@ fn scratch_goes_whatever_is_in_it() {
     fs::set_permissions(path.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     drop(scratch);
     assert!(!path.exists());
+    let lease = path.parent().unwrap().to_owned();
+    drop(store);
+    assert!(!lease.exists());
 }
 
 #[test]
@@ -203,9 +206,12 @@ fn fsck_finds_what_is_only_mounted() {
         report.damaged,
         [PathBuf::from(format!("exec/{}/{hex}", &hex[..2]))]
     );
-    assert_eq!(report.results, 1);
     assert!(!tree.exists());
     assert!(store.has(&kept));
+    // The blob itself is another inode.
+    assert_eq!(store.result(&key).unwrap().as_ref(), Some(&result));
+    flip_a_bit(&store.blob_path(&Digest::of(b"content")));
+    assert_eq!(store.fsck().unwrap().results, 1);
     assert_eq!(store.result(&key).unwrap(), None);
     fs::write(store.root().join("blobs/README"), "hello").unwrap();
     assert_eq!(store.fsck().unwrap().foreign, [PathBuf::from("blobs/README")]);
@@ -323,4 +329,76 @@ fn other_directories_are_not_stores() {
     insta::assert_snapshot!(message(&future), @"`…/future` is a store of the format `skep store 9`, and this skep reads `skep store 1`; set SKEP_STORE to another directory, or remove it");
     fs::write(directory.path().join("file"), "").unwrap();
     assert!(Store::open(&directory.path().join("file")).is_err());
+}
+
+/// An entry of a compiler under a key that `name` gives.
+fn compiled(store: &Store, name: &str) -> (crate::digest::Fingerprint, Compiled) {
+    let mut check = Compiled::hasher();
+    check.update(name.as_bytes());
+    let entry = Compiled {
+        digest: store.put(name.as_bytes()).unwrap(),
+        check: check.finish(),
+    };
+    let key = crate::digest::Fingerprint::of("skep test", name.as_bytes());
+    store.set_compiled(&key, &entry).unwrap();
+    (key, entry)
+}
+
+#[test]
+fn entries_of_compilers_are_collected_with_their_blobs_the_oldest_first() {
+    let (directory, store) = store();
+    let root = directory.path().join("store");
+    let (old, _) = compiled(&store, "old");
+    let (mid, _) = compiled(&store, "mid");
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(store.compiled(&old).unwrap().is_some(), "it is used once more");
+    drop(store);
+    std::thread::sleep(durable::CLOCK_SLACK + Duration::from_millis(100));
+    let store = Store::open(&root).unwrap();
+    let (new, _) = compiled(&store, "new");
+    // There is room for two, and what a living process uses is one of them.
+    let report = store.gc(6, &[]).unwrap();
+    assert_eq!((report.compiled, report.blobs), (1, 1));
+    assert!(store.compiled(&mid).unwrap().is_none());
+    for key in [old, new] {
+        let entry = store.compiled(&key).unwrap().unwrap();
+        assert!(store.has(&entry.digest));
+    }
+}
+
+#[test]
+fn fsck_reads_entries_of_compilers() {
+    let (directory, store) = store();
+    let (_, lost) = compiled(&store, "lost");
+    let (torn, _) = compiled(&store, "torn");
+    let (sound, _) = compiled(&store, "sound");
+    fs::remove_file(store.blob_path(&lost.digest)).unwrap();
+    let path = directory
+        .path()
+        .join("store/compiled")
+        .join(&torn.hex()[..2])
+        .join(torn.hex());
+    flip_a_bit(&path);
+    let report = store.fsck().unwrap();
+    assert_eq!((report.compiled, report.is_sound()), (2, false));
+    assert!(store.compiled(&sound).unwrap().is_some());
+    assert!(store.fsck().unwrap().is_sound());
+}
+
+#[test]
+fn a_program_is_copied_once_and_again_when_the_copy_is_lost() {
+    let (directory, store) = store();
+    let exe = directory.path().join("exe");
+    fs::write(&exe, "one").unwrap();
+    let place = store.program(&exe).unwrap();
+    assert_eq!(fs::read(&place).unwrap(), b"one");
+    assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o755);
+    // As after a collection.
+    for area in ["blobs", "exec"] {
+        fs::remove_dir_all(directory.path().join("store").join(area)).unwrap();
+        fs::create_dir(directory.path().join("store").join(area)).unwrap();
+    }
+    assert_eq!(fs::read(store.program(&exe).unwrap()).unwrap(), b"one");
+    fs::write(&exe, "two!").unwrap();
+    assert_eq!(fs::read(store.program(&exe).unwrap()).unwrap(), b"two!");
 }

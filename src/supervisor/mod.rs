@@ -21,6 +21,8 @@ mod client;
 mod containers;
 mod driver;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod logs;
 mod place;
 mod protocol;

@@ -235,6 +235,8 @@ fn empty(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -254,6 +256,19 @@ mod tests {
         place.delete(Kind::Secret, "key_1").unwrap();
         place.delete(Kind::Secret, "key_1").unwrap();
         assert!(place.names(Kind::Secret).unwrap().is_empty());
+    }
+
+    #[test]
+    fn other_accounts_read_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path());
+        place.lay_out().unwrap();
+        place.save(b"{}").unwrap();
+        place.put(Kind::Secret, "key", b"one").unwrap();
+        let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o077;
+        for name in DIRECTORIES.into_iter().chain(["secrets/key", "desired.json"]) {
+            assert_eq!(mode(name), 0, "{name}");
+        }
     }
 
     #[test]

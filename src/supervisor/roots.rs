@@ -15,10 +15,9 @@ use crate::tree::Tree;
 /// Makes a tree ready for containers.
 pub(super) fn prepare(store: &Store, tree: &Tree) -> Result<(), Error> {
     store.materialize(&tree.root)?;
-    if let Some(metadata) = &tree.metadata
-        && !store.keep(metadata)?
-    {
-        return Err(store::Error::Missing(*metadata).into());
+    if let Some(metadata) = &tree.metadata {
+        store.verify(metadata)?;
+        store.keep(metadata)?;
     }
     Ok(())
 }
@@ -41,10 +40,7 @@ fn record(store: &Store, directory: &Path) -> PathBuf {
 /// Has the store keep what the state directory names.
 pub(super) fn register(store: &Store, directory: &Path) -> Result<(), Error> {
     let path = record(store, directory);
-    let parent = path.parent().expect("records are in a directory");
-    fs::create_dir_all(parent)
-        .and_then(|()| fs::write(&path, directory.as_os_str().as_bytes()))
-        .map_err(|error| Error::at(&path, error))
+    fs::write(&path, directory.as_os_str().as_bytes()).map_err(|error| Error::at(&path, error))
 }
 
 /// Undoes [`register`]; it may not have been done.

@@ -70,8 +70,6 @@ pub fn connect(directory: &Path) -> Result<Option<Client>, Error> {
 fn launch(program: &Path, directory: &Path, store: &Store) -> Result<Answer, Error> {
     let failed = |error| Error::at(directory, error);
     let opened = open(directory).map_err(failed)?;
-    let mount = store.root().join(MOUNT);
-    fs::create_dir_all(&mount).map_err(|error| Error::at(&mount, error))?;
     let place = Place::at(directory);
     // Before anything is looked at: from now on, collection spares what is named there.
     roots::register(store, directory)?;

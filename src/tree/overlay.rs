@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::links::{Lead, lead};
 use super::ops::{self, Result};
-use super::{Attributes, Directories, Directory, Metadata, Name, Node, TreePath, link_inside};
+use super::{Attributes, Directories, Directory, Metadata, Name, Node, TreePath, is_indirect, link_inside};
 use crate::digest::Digest;
 
 const WHITEOUT: &str = ".wh.";
@@ -160,7 +161,13 @@ fn normal<D: Directories>(dirs: &D, root: Digest, metadata: &Metadata) -> Result
     if let Some(attributes) = metadata.0.get(&TreePath::root()) {
         keep(&mut kept, &TreePath::root(), attributes.clone(), 0o755);
     }
+    let mut indirect = Vec::new();
     ops::walk(dirs, &root, &mut |path, node| {
+        if let Node::Symlink(target) = node
+            && is_indirect(target)
+        {
+            indirect.push((path.clone(), target.clone()));
+        }
         let Some(attributes) = metadata.0.get(path) else {
             return;
         };
@@ -184,6 +191,14 @@ fn normal<D: Directories>(dirs: &D, root: Digest, metadata: &Metadata) -> Result
             }
         }
     })?;
+    for (path, target) in indirect {
+        // Nothing is added to a root: what is not there leads nowhere.
+        if let Lead::Outside(plain) = lead(dirs, &root, &path, &target)? {
+            let attributes = kept.0.entry(path.clone()).or_default();
+            attributes.target.get_or_insert(target);
+            moved.push((path, Node::Symlink(plain)));
+        }
+    }
     let root = moved
         .iter()
         .try_fold(root, |root, (path, link)| ops::insert(dirs, &root, path, link))?;

@@ -207,6 +207,31 @@ fn a_failed_action_shows_the_end_of_its_log_and_how_to_repeat_it() {
     assert_eq!(again.code, 1);
 }
 
+#[test]
+fn an_action_that_uses_too_much_is_its_own_fault() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::with_busybox("");
+    for (script, limits, message) in [
+        (
+            "for n in 1 2 3; do dd if=/dev/zero of=/out/$n bs=1M count=1; done",
+            "{\"max_output\": 2 << 20}",
+            "wrote more than 2097152 bytes of output; a larger `max_output` of its action allows more",
+        ),
+        (
+            "dd if=/dev/zero of=/tmp/f bs=1M count=40",
+            "{\"memory\": 32 << 20}",
+            "used more than 33554432 bytes of memory, files in /tmp included; a larger `memory` of its action allows more",
+        ),
+    ] {
+        bench.rewrite(&format!("single(\"api\", sh(\"{script}\", limits = {limits}))"));
+        let ran = bench.skep(&["build"]);
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert!(ran.stderr.contains(message), "{}", ran.stderr);
+    }
+}
+
 /// The text with the digits of a key in parentheses left out.
 fn without_key(text: &str) -> String {
     let (before, rest) = text.split_once('(').unwrap();
@@ -248,7 +273,9 @@ fn an_action_cannot_do_what_it_must_not() {
     ");
     insta::assert_snapshot!(failure("touch /out/x; chmod 4755 /out/x"), @"
     exit 1
-    error: `api@linux/amd64:sh` failed: output `x` is setuid or setgid
+    error: `api@linux/amd64:sh` exited with code 1
+      | chmod: /out/x: Operation not permitted
+      the whole log: skep log 'api@linux/amd64:sh'
       to repeat it:  skep build 'api@linux/amd64:sh'
     ");
     insta::assert_snapshot!(failure("echo x > /bin/x"), @"
@@ -288,7 +315,7 @@ fn a_program_that_is_not_among_the_inputs_is_named() {
 }
 
 /// Runs a script that may mount something on the store, which is `$1`; what follows runs `skep`.
-fn on_a_disk_of_its_own(bench: &Bench, script: &str) -> Ran {
+pub fn on_a_disk_of_its_own(bench: &Bench, script: &str) -> Ran {
     let mut command = std::process::Command::new("unshare");
     command.arg("--mount");
     if !rustix::process::geteuid().is_root() {
@@ -398,7 +425,8 @@ fn a_store_that_is_none_is_left_alone() {
 
 #[test]
 fn an_export_overwrites_nothing() {
-    let bench = Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [])])");
+    let bench =
+        Bench::new("target(\"api\", [oci_image(\"linux/arm64\", layers = [layer(file(\"a\", \"\"))])])");
     bench.write("out/precious", "x");
     let to = format!("oci:{}", bench.project().join("out").display());
     insta::assert_snapshot!(bench.skep(&["export", "api", &to]).failure(), @"

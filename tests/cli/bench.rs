@@ -2,8 +2,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use skep_test_support::Project;
+use skep_test_support::{Project, Random};
 
 /// Definitions that recipes of these tests share: busybox as a source, and an action that runs a script.
 const PRELUDE: &str = r#"
@@ -11,12 +13,13 @@ load("@skep//image.star", "image")
 
 tools = source(["bin/**"])
 
-def sh(script, inputs = [], mnemonic = "sh"):
+def sh(script, inputs = [], mnemonic = "sh", limits = {}):
     return action(
         mnemonic,
         argv = ["/bin/busybox", "sh", "-ec", script],
         inputs = {"/": tools, "/in": inputs},
         outputs = ["/out"],
+        **limits
     ).select("out")
 
 def single(name, *trees):
@@ -55,6 +58,12 @@ impl Bench {
         bench
     }
 
+    /// Run and owned by `user`, if there is one.
+    pub fn belonging_to(mut self, user: Option<u32>) -> Bench {
+        self.0.belong_to(user);
+        self
+    }
+
     /// Replaces the recipe of [`Bench::with_busybox`].
     pub fn rewrite(&self, recipe: &str) {
         self.write("skep.star", &format!("{PRELUDE}\n{recipe}"));
@@ -70,5 +79,21 @@ impl Bench {
             .iter()
             .flat_map(|shard| list(shard))
             .collect()
+    }
+
+    /// Starts a build and kills it at some instant of the time that a `whole` one takes; says after how long, and
+    /// whether it ran still. If not, `whole` was too long: the build that it was taken from met a busier machine.
+    pub fn kill_build(&self, random: &mut Random, whole: &mut Duration) -> (Duration, bool) {
+        let after = whole.mul_f64(random.fraction());
+        let mut build = self.command(&["build", "--quiet"]);
+        let mut child = build.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(after);
+        let was_running = child.try_wait().unwrap().is_none();
+        if !was_running {
+            *whole = whole.mul_f64(0.95);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        (after, was_running)
     }
 }

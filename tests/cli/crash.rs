@@ -1,9 +1,9 @@
 //! Killed at any instant, and run again: the results are right.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use skep_test_support::has_busybox;
+use skep_test_support::{Random, has_busybox};
 
 use super::bench::Bench;
 
@@ -40,30 +40,12 @@ fn kill_9_at_any_instant_loses_nothing() {
     let began = Instant::now();
     let expected = clean.succeed(&["build"]);
     let mut whole = began.elapsed();
-    let mut state = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64;
+    let mut random = Random::of_now();
     let mut killed = 0;
     for time in 0..MAX_BUILDS {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let after = whole.mul_f64((state >> 40) as f64 / (1_u64 << 24) as f64);
         let bench = bench();
-        let mut child = bench
-            .command(&["build", "--quiet"])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(after);
-        match child.try_wait().unwrap() {
-            None => killed += 1,
-            // The first one was slower, for whatever else the machine did.
-            Some(_) => whole = whole.mul_f64(0.95),
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let (after, was_running) = bench.kill_build(&mut random, &mut whole);
+        killed += u32::from(was_running);
         let ran = bench.skep(&["build"]);
         assert_eq!(
             (ran.code, &ran.stdout),

@@ -2,7 +2,12 @@
 
 mod bad_input;
 mod bench;
+mod cache;
+mod campaign;
 mod crash;
 mod damage;
+mod evaluation;
+mod images;
 mod lint;
+mod terminal;
 mod verbs;

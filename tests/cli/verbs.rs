@@ -71,13 +71,13 @@ fn an_untracked_file_counts_and_is_named() {
 }
 
 /// `skep registry` on a free port, until it is dropped.
-struct Registry {
+pub struct Registry {
     child: std::process::Child,
     address: String,
 }
 
 impl Registry {
-    fn start(bench: &Bench) -> Registry {
+    pub fn start(bench: &Bench) -> Registry {
         let mut child = bench
             .command(&["registry", "--port", "0"])
             .stdout(std::process::Stdio::piped())
@@ -90,7 +90,7 @@ impl Registry {
     }
 
     /// Where images go.
-    fn team(&self) -> String {
+    pub fn team(&self) -> String {
         format!("{}/team", self.address)
     }
 

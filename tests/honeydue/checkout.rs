@@ -81,6 +81,21 @@ impl Checkout {
         checkout
     }
 
+    /// Another clone, whose store begins with what this one's holds.
+    pub fn with_a_copy_of_its_store(&self, name: &str) -> Checkout {
+        let mut checkout = self.sibling(name);
+        checkout.store = self.beside(&format!("store of {name}"));
+        // Nothing writes into a file of a store.
+        run(Command::new("cp")
+            .args(["-a", "--link"])
+            .args([&self.store, &checkout.store]));
+        checkout
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.store.clone()
+    }
+
     /// The example's files, tracked or new, in a repository of their own.
     fn clone_example(&self) {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/honeydue");
@@ -129,6 +144,14 @@ impl Checkout {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "`{file}` has no `{from}`");
         fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// The same for every place that has the text.
+    pub fn replace(&self, file: &str, from: &str, to: &str) {
+        let path = self.project().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "`{file}` has no `{from}`");
+        fs::write(path, text.replace(from, to)).unwrap();
     }
 
     pub fn skep(&self, arguments: &[&str]) -> Command {

@@ -5,6 +5,7 @@
 
 mod changes;
 mod checkout;
+mod gocache;
 mod machine;
 mod preview;
 mod production;

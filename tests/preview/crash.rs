@@ -2,11 +2,11 @@
 //! nothing half-way and nobody behind.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use skep_test_support::{has_busybox, until};
+use skep_test_support::{Random, has_busybox, until};
 
 use super::bench::{As, Bench, served, token};
 
@@ -14,25 +14,6 @@ use super::bench::{As, Bench, served, token};
 const TIMES: u32 = 10;
 /// Rollouts in each, hit or over before that.
 const MAX_ROLLOUTS: u32 = 40;
-
-/// Numbers that differ from run to run.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Random(now.as_nanos() as u64)
-    }
-
-    /// From 0 up to 1.
-    fn next(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f64 / (1_u64 << 24) as f64
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -110,20 +91,20 @@ fn killed(who: As, victim: Victim) {
     let began = Instant::now();
     bench.succeed(&["rollout", "preview"]);
     let mut whole = began.elapsed();
-    let mut random = Random::new();
+    let mut random = Random::of_now();
     let mut hits = 0;
     for time in 2..MAX_ROLLOUTS {
         let version = time.to_string();
         next(&bench, &version);
         let before = newest(&bench);
-        let after = whole.mul_f64(random.next());
+        let after = whole.mul_f64(random.fraction());
         match kill_half_way(&bench, victim, after) {
             true => hits += 1,
             // What else the machine did is over.
             false => whole = whole.mul_f64(0.8),
         }
         // Where nothing was begun, a rollback would undo what ran before that, and after some of these there is none.
-        let verb = match random.next() < 0.5 && newest(&bench) != before {
+        let verb = match random.fraction() < 0.5 && newest(&bench) != before {
             true => "rollback",
             false => "rollout",
         };

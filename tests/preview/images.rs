@@ -89,6 +89,7 @@ fn an_image_of_the_other_platform() {
     let recipe = std::fs::read_to_string(bench.project().join("skep.star")).unwrap();
     let [here, other] = ARCHITECTURES.map(|architecture| format!("\"linux/{architecture}\""));
     bench.write("skep.star", &recipe.replace(&here, &other));
+    bench.disguise_busybox();
     push(&bench, "2", "two");
     bench.set("VERSION", "2");
     let mask = |ran: &Ran| {
@@ -245,4 +246,25 @@ fn what_others_build_is_locked_with_its_platforms() {
     error: `REGISTRY/team/web` has no image `sha256:DIGEST`
     ");
     assert_eq!(file(), before);
+}
+
+#[test]
+fn a_release_makes_again_what_its_store_lost() {
+    if !has_busybox() {
+        return;
+    }
+    let bench = Bench::new(As::Caller);
+    bench.release("1");
+    let lose = |areas: &[&str]| {
+        for area in areas {
+            std::fs::remove_dir_all(bench.store().join(area)).unwrap();
+        }
+    };
+    // What runs has its files already.
+    lose(&["blobs", "exec"]);
+    bench.release("2");
+    lose(&["blobs", "trees", "actions"]);
+    bench.release("3");
+    assert_eq!(bench.skep(&["fsck"]).code, 0);
+    bench.succeed(&["down", "preview", "--volumes"]);
 }

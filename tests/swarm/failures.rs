@@ -234,6 +234,7 @@ fn an_image_of_another_architecture_alone() {
         return;
     };
     bench.edit("skep.star", ARCHITECTURES[0], ARCHITECTURES[1]);
+    bench.disguise_busybox();
     let ran = bench.skep(&["release", "prod"]);
     insta::assert_snapshot!(ran.failure(), @"
     exit 7

@@ -1,9 +1,10 @@
 //! skep killed at any instant of a rollout: `resume` finishes it, `abort` undoes it, and nothing is left half-way.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use skep_test_support::Random;
 
 use super::bench::Bench;
 use super::engine::servers;
@@ -14,30 +15,12 @@ const TIMES: u32 = 4;
 /// Rollouts in each, hit or over before that.
 const MAX_ROLLOUTS: u32 = 40;
 
-/// Numbers that differ from run to run.
-struct Random(u64);
-
-impl Random {
-    fn new(stack: &str) -> Random {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let of_stack = stack
-            .bytes()
-            .fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
-        Random(now.as_nanos() as u64 ^ of_stack)
-    }
-
-    /// From 0 up to 1.
-    fn next(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f64 / (1_u64 << 24) as f64
-    }
-
-    /// What ends a rollout that was left half-way.
-    fn verb(&mut self) -> &'static str {
-        if self.next() < 0.5 { "resume" } else { "abort" }
+/// What ends a rollout that was left half-way.
+fn verb(random: &mut Random) -> &'static str {
+    if random.fraction() < 0.5 {
+        "resume"
+    } else {
+        "abort"
     }
 }
 
@@ -73,23 +56,23 @@ fn killed(stack: &str, lines: &str) {
     let began = Instant::now();
     let mut runs = bench.rollout(1);
     let mut whole = began.elapsed();
-    let mut random = Random::new(stack);
+    let mut random = Random::of_now();
     let times = std::env::var("SKEP_TEST_KILLS").map_or(TIMES, |times| times.parse().unwrap());
     let mut hits = 0;
     for version in 2..MAX_ROLLOUTS {
         bench.wants(version);
-        let after = whole.mul_f64(random.next());
+        let after = whole.mul_f64(random.fraction());
         match kill_half_way(&bench, "rollout", after) {
             true => hits += 1,
             false => whole = whole.mul_f64(0.8),
         }
         let mut what = format!("{stack}: {version} killed after {after:?}");
-        if random.next() < 0.3 {
-            let (verb, after) = (random.verb(), whole.mul_f64(random.next()));
+        if random.fraction() < 0.3 {
+            let (verb, after) = (verb(&mut random), whole.mul_f64(random.fraction()));
             kill_half_way(&bench, verb, after);
             what += &format!(", {verb} killed after {after:?}");
         }
-        let (left, verb) = (journal(&bench), random.verb());
+        let (left, verb) = (journal(&bench), verb(&mut random));
         what += &format!(
             ", at {:?}, then {verb}",
             left.as_ref().map(|left| left["current"].to_string())

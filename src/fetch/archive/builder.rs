@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::ArchiveError;
 use crate::digest::Digest;
 use crate::store::Store;
+use crate::tree::links::{Lead, lead};
 use crate::tree::{
-    Attributes, Directories as _, Directory, Metadata, Name, Node, TreePath, link_stays_inside,
+    Attributes, Directories as _, Directory, Metadata, Name, Node, TreePath, is_indirect, link_stays_inside,
+    ops,
 };
 
 /// Collects entries. Memory grows with their number, which is bounded, and not with their content.
@@ -19,7 +21,20 @@ pub(super) struct Builder {
     first: HashMap<TreePath, TreePath>,
     /// Directories that something is in, and that are no entry of their own.
     implied: BTreeSet<TreePath>,
+    /// Links that can be judged only when the tree is complete.
+    indirect: Vec<(TreePath, String)>,
     left: usize,
+}
+
+/// What the tree is, which decides what is made of names and links.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// A tree of its own: no link leaves it, and no names differ only in case.
+    Tree,
+    /// Parts of root file systems, each in a directory at the top: above its root is its root.
+    Packages,
+    /// A part of a root file system that others complete, and where links are looked at then.
+    Layer,
 }
 
 enum Entry {
@@ -36,6 +51,7 @@ impl Builder {
             hard_links: BTreeMap::new(),
             first: HashMap::new(),
             implied: BTreeSet::new(),
+            indirect: Vec::new(),
             left: max_entries,
         }
     }
@@ -63,6 +79,9 @@ impl Builder {
                 target: super::shown(target),
                 reason: "leaves the archive",
             });
+        }
+        if is_indirect(target) {
+            self.indirect.push((path.clone(), target.to_owned()));
         }
         self.insert(path, Entry::Symlink(target.to_owned()))
     }
@@ -104,9 +123,8 @@ impl Builder {
         &self.implied
     }
 
-    /// Saves every directory, and gives the root and the metadata. `case` refuses names that differ only in
-    /// case.
-    pub(super) fn finish(mut self, store: &Store, case: bool) -> Result<(Digest, Metadata), ArchiveError> {
+    /// Saves every directory, and gives the root and the metadata.
+    pub(super) fn finish(mut self, store: &Store, whole: Whole) -> Result<(Digest, Metadata), ArchiveError> {
         for (first, others) in &self.hard_links {
             let mut paths: Vec<_> = std::iter::once(first).chain(others).collect();
             paths.sort();
@@ -123,8 +141,57 @@ impl Builder {
                 };
             }
         }
-        let root = save(store, &self.root, &TreePath::root(), case)?;
+        let root = save(store, &self.root, &TreePath::root(), whole == Whole::Tree)?;
+        let root = match whole {
+            Whole::Tree => self.check_indirect(store, root)?,
+            Whole::Packages => self.rewrite_indirect(store, root)?,
+            Whole::Layer => root,
+        };
         Ok((root, self.metadata))
+    }
+
+    fn check_indirect(&self, store: &Store, root: Digest) -> Result<Digest, ArchiveError> {
+        for (path, target) in &self.indirect {
+            let reason = match lead(store, &root, path, target).map_err(of_tree)? {
+                Lead::Inside => continue,
+                Lead::Outside(_) => "leaves the archive",
+                Lead::Through(..) => "leads through what the archive does not have, and up again",
+            };
+            return Err(ArchiveError::Link {
+                name: path.to_string(),
+                target: super::shown(target),
+                reason,
+            });
+        }
+        Ok(root)
+    }
+
+    /// Makes links plain that leave their package's root, or whose way other packages decide; what they are in an
+    /// image is metadata.
+    fn rewrite_indirect(&mut self, store: &Store, mut root: Digest) -> Result<Digest, ArchiveError> {
+        for (path, target) in std::mem::take(&mut self.indirect) {
+            let Some((top, inner)) = path.names().split_first() else {
+                continue;
+            };
+            let top = TreePath::root().join(top);
+            let inner = inner.iter().fold(TreePath::root(), |path, name| path.join(name));
+            let Some(Node::Directory(package)) = ops::lookup(store, &root, &top).map_err(of_tree)? else {
+                continue;
+            };
+            match lead(store, &package, &inner, &target).map_err(of_tree)? {
+                Lead::Inside => {}
+                Lead::Outside(plain) | Lead::Through(_, plain) => {
+                    root = ops::insert(store, &root, &path, &Node::Symlink(plain)).map_err(of_tree)?;
+                    self.metadata
+                        .0
+                        .entry(path)
+                        .or_default()
+                        .target
+                        .get_or_insert(target);
+                }
+            }
+        }
+        Ok(root)
     }
 
     fn find(&self, path: &TreePath) -> Option<&Entry> {
@@ -193,6 +260,13 @@ impl Builder {
             .checked_sub(1)
             .ok_or_else(|| ArchiveError::TooLarge("1,000,000 entries".to_owned()))?;
         Ok(())
+    }
+}
+
+fn of_tree(error: ops::Error<crate::store::Error>) -> ArchiveError {
+    match error {
+        ops::Error::Directories(error) => ArchiveError::Store(error),
+        error => ArchiveError::Malformed(error.to_string()),
     }
 }
 

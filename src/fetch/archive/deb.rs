@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::builder::Builder;
+use super::builder::{Builder, Whole};
 use super::tar::{self, Dialect, Kind};
 use super::{ArchiveError, Unpacked, Unpacking, decompress, read_error};
 use crate::tree::TreePath;
@@ -48,7 +48,7 @@ pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked,
         drop(content);
         finish_member(&mut member, size)?;
     }
-    let (root, metadata) = builder.finish(unpacking.store, false)?;
+    let (root, metadata) = builder.finish(unpacking.store, Whole::Packages)?;
     let metadata = match metadata.is_empty() {
         true => None,
         false => Some(unpacking.store.put(&metadata.encode())?),

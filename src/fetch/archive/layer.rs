@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read};
 
 use globset::GlobSet;
 
-use super::builder::Builder;
+use super::builder::{Builder, Whole};
 use super::tar::{self, Dialect, Kind};
 use super::{ArchiveError, Limits, Unpacking, decompress, read_error};
 use crate::cancel::Cancel;
@@ -58,7 +58,7 @@ pub fn unpack_layer(
     io::copy(&mut content, &mut io::sink()).map_err(read_error)?;
     let diff_id = content.hasher.finish();
     let implied = builder.implied().clone();
-    let (root, metadata) = builder.finish(store, false)?;
+    let (root, metadata) = builder.finish(store, Whole::Layer)?;
     let metadata = match metadata.is_empty() {
         true => None,
         false => Some(store.put(&metadata.encode())?),

@@ -29,7 +29,7 @@ use crate::tree::{PathError, TreePath};
 pub(super) use compression::decompress;
 pub use layer::{UnpackedLayer, unpack_layer};
 
-use builder::Builder;
+use builder::{Builder, Whole};
 
 /// What bounds one archive.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ pub(super) fn unpack(
             let mut builder = Builder::new(limits.entries);
             let digest = keep(store, &mut BufReader::new(input))?;
             builder.file(&name.as_str().parse().map_err(bad_name)?, digest, *executable)?;
-            let root = builder.finish(store, true)?.0;
+            let root = builder.finish(store, Whole::Tree)?.0;
             return Ok(Unpacked {
                 root,
                 metadata: None,

@@ -8,7 +8,7 @@ use std::io::{BufReader, Read};
 
 use ::tar::{EntryType, PaxExtensions};
 
-use super::builder::Builder;
+use super::builder::{Builder, Whole};
 use super::{ArchiveError, Unpacked, Unpacking, decompress, keep, normalize, place, read_error, shown, utf8};
 use crate::tree::{Attributes, TreePath, link_inside, link_stays_inside};
 
@@ -62,7 +62,7 @@ pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked,
     let content = decompress(BufReader::new(input)).map_err(read_error)?;
     let mut content = unpacking.budgeted(content);
     read(unpacking, &mut content, &dialect, &mut builder)?;
-    let (root, _) = builder.finish(unpacking.store, true)?;
+    let (root, _) = builder.finish(unpacking.store, Whole::Tree)?;
     Ok(Unpacked {
         root,
         metadata: None,

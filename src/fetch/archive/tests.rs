@@ -7,7 +7,7 @@ use ::zip::write::SimpleFileOptions;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tree::{Directories as _, Metadata, Node, ops};
+use crate::tree::{Directories as _, Metadata, Node, links, ops};
 
 struct Lab {
     dir: tempfile::TempDir,
@@ -208,6 +208,10 @@ fn hostile_tars_are_refused() {
     insta::assert_snapshot!(refused(&[file("/etc/x", b"")]), @"entry `/etc/x`: an absolute path");
     insta::assert_snapshot!(refused(&[link(EntryType::Symlink, "x", "/etc/passwd")]), @"link `x` -> `/etc/passwd` leaves the archive");
     insta::assert_snapshot!(refused(&[link(EntryType::Symlink, "a/x", "../../y")]), @"link `a/x` -> `../../y` leaves the archive");
+    let chain =
+        [("a", "."), ("up", "a/.."), ("x", "up/../etc")].map(|(at, to)| link(EntryType::Symlink, at, to));
+    insta::assert_snapshot!(refused(&chain), @"link `up` -> `a/..` leaves the archive");
+    insta::assert_snapshot!(refused(&chain[1..]), @"link `up` -> `a/..` leads through what the archive does not have, and up again");
     insta::assert_snapshot!(refused(&[link(EntryType::Symlink, "x", "y"), file("x/z", b"")]), @"two entries at `x`");
     insta::assert_snapshot!(refused(&[link(EntryType::Link, "x", "y"), file("y", b"")]), @"link `x` -> `y` is a hard link to something that is no earlier file");
     insta::assert_snapshot!(refused(&[link(EntryType::Link, "x", "../y")]), @"entry `../y`: `../y` is not a valid path: `.` and `..` are not allowed");
@@ -385,6 +389,38 @@ fn a_package_keeps_what_a_tree_cannot_say() {
 }
 
 #[test]
+fn links_that_others_decide_are_plain_in_a_package_and_as_they_were_in_an_image() {
+    let lab = Lab::new();
+    let links = [
+        ("./usr/here", "share/../lib"),
+        ("./usr/out", "a/../../lib"),
+        ("./usr/through", "m/../lib"),
+        ("./usr/a", ".."),
+    ];
+    let mut entries = vec![file("./usr/share/x", b"")];
+    entries.extend(links.map(|(at, to)| link(EntryType::Symlink, at, to)));
+    let unpacked = lab.unpack(&deb(&entries), Archive::Deb, 0).unwrap();
+    links::check_links(&lab.store, &unpacked.root).unwrap();
+    let target = |at: &str| match ops::lookup(&lab.store, &unpacked.root, &at.parse().unwrap()).unwrap() {
+        Some(Node::Symlink(target)) => target,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target("data/usr/here"), "share/../lib");
+    assert_eq!(target("data/usr/out"), "../lib");
+    assert_eq!(target("data/usr/through"), "../usr/lib");
+    let metadata = Metadata::decode(&lab.store.read(&unpacked.metadata.unwrap()).unwrap()).unwrap();
+    let kept = |at: &str| {
+        metadata
+            .0
+            .get(&at.parse().unwrap())
+            .and_then(|known| known.target.clone())
+    };
+    assert_eq!(kept("data/usr/here"), None);
+    assert_eq!(kept("data/usr/out").as_deref(), Some("a/../../lib"));
+    assert_eq!(kept("data/usr/through").as_deref(), Some("m/../lib"));
+}
+
+#[test]
 fn hostile_packages_are_refused() {
     let lab = Lab::new();
     let refused = |bytes: &[u8]| lab.listed(bytes, Archive::Deb, 0).unwrap_err();
@@ -514,7 +550,7 @@ proptest! {
         let format = [Archive::Tar, Archive::Zip, Archive::Deb][kind];
         if let Ok(unpacked) = lab.unpack(&bytes, format, 0) {
             // Whatever was accepted is a sound tree.
-            prop_assert!(ops::check_links(&lab.store, &unpacked.root).is_ok());
+            prop_assert!(links::check_links(&lab.store, &unpacked.root).is_ok());
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::builder::Builder;
+use super::builder::{Builder, Whole};
 use super::{ArchiveError, Unpacked, Unpacking, keep, place, read_error, shown, utf8};
 use crate::digest::Digest;
 use crate::tree::TreePath;
@@ -72,7 +72,7 @@ pub(super) fn unpack(unpacking: &Unpacking<'_>, input: File) -> Result<Unpacked,
         left = content.left;
         listing.push((name, digest));
     }
-    let (root, _) = builder.finish(unpacking.store, true)?;
+    let (root, _) = builder.finish(unpacking.store, Whole::Tree)?;
     Ok(Unpacked {
         root,
         metadata: None,

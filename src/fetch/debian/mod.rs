@@ -8,6 +8,8 @@
 //! read); the lock file shows what was taken.
 
 pub(super) mod control;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod packages;
 mod relation;
 mod release;

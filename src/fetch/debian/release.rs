@@ -35,7 +35,7 @@ pub(super) struct Suite<'a> {
 
 /// A file that `InRelease` lists.
 #[derive(Debug, PartialEq, Eq)]
-struct Listed {
+pub(super) struct Listed {
     /// From the suite's directory.
     path: String,
     digest: Digest,
@@ -120,7 +120,7 @@ impl Suite<'_> {
 }
 
 /// The best-compressed `Packages` that a release lists, and whether files can be had by hash.
-fn read_release(text: &str, request: &DebianRequest) -> Result<(Listed, bool), String> {
+pub(super) fn read_release(text: &str, request: &DebianRequest) -> Result<(Listed, bool), String> {
     let release = paragraphs(text).next().ok_or("it is empty")?;
     let names = ["Suite", "Codename"].map(|field| release.get(field).unwrap_or_default());
     // `bookworm-updates` has the code name `bookworm-updates`; some mirrors write `bookworm/updates`.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::user::{self, Account};
+use super::user;
+use crate::image::account::Account;
 use crate::release::{Release, Version};
 use crate::rollout::target::Error;
 use crate::rootfs::{self, Root};

@@ -139,3 +139,23 @@ fn links_lead_into_the_tree() {
         assert_eq!(link_inside(&path(link), target), inside, "{link} -> {target}");
     }
 }
+
+#[test]
+fn a_link_that_leaves_by_a_lower_layer_is_plain() {
+    let dirs = Memory::default();
+    let sheets = vec![
+        sheet(&dirs, "1", &["usr/lib/x", "lib -> usr/lib", "a -> ."]),
+        sheet(
+            &dirs,
+            "2",
+            &["share -> lib/../share", "up -> a/../etc", "out -> m/../x"],
+        ),
+    ];
+    let (root, metadata) = overlay(&dirs, sheets).unwrap();
+    assert_eq!(
+        list(&dirs, &root),
+        "a -> . lib -> usr/lib out -> m/../x share -> lib/../share up -> etc usr usr/lib usr/lib/x"
+    );
+    let original = metadata.0.get(&path("up")).and_then(|known| known.target.clone());
+    assert_eq!(original.as_deref(), Some("a/../etc"));
+}

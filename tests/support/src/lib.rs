@@ -7,6 +7,7 @@ mod mask;
 mod needs;
 mod project;
 mod ran;
+mod random;
 mod wait;
 
 pub use http::{Answer, Peer, get};
@@ -15,4 +16,5 @@ pub use mask::{Kind, masked};
 pub use needs::{ARCHITECTURES, BUSYBOX, has, has_busybox, is_real, variable};
 pub use project::Project;
 pub use ran::Ran;
+pub use random::Random;
 pub use wait::{free_port, until};

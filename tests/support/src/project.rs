@@ -110,6 +110,16 @@ impl Project {
         self.executable("bin/busybox");
     }
 
+    /// Makes the header of `bin/busybox` say that it is a program of the other architecture.
+    pub fn disguise_busybox(&self) {
+        let path = self.project().join("bin/busybox");
+        let mut bytes = fs::read(&path).unwrap();
+        // `e_machine` of an ELF header: EM_X86_64 or EM_AARCH64.
+        let machine: u16 = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        fs::write(path, bytes).unwrap();
+    }
+
     /// Writes a recipe of images for this machine, one for each of `names`, that differ by their variable `IMAGE`: busybox,
     /// and `scripts` from their root on, of which `serve` is run.
     pub fn add_images(&self, names: &[&str], scripts: &[(&str, &str)]) {

@@ -1,138 +1,18 @@
 //! The sandbox on the real kernel: what an action sees, and what it cannot do. The program is busybox.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod bench;
+mod bounds;
+mod escape;
+mod inside;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use skep::action::{Action, Command, Limits};
-use skep::cancel::Cancel;
+use bench::{Bench, path};
 use skep::digest::{Digest, Fingerprint};
-use skep::sandbox::{Error, Outcome, Request, Sandbox};
-use skep::store::Store;
-use skep::tree::{Node, TreePath, ops};
-use skep_test_support::{BUSYBOX, has_busybox};
-
-fn path(text: &str) -> TreePath {
-    text.parse().unwrap()
-}
-
-struct Bench {
-    directory: tempfile::TempDir,
-    store: Arc<Store>,
-    sandbox: Sandbox,
-    command: Command,
-    inputs: Vec<Digest>,
-    units: BTreeSet<Digest>,
-    secrets: BTreeMap<TreePath, Vec<u8>>,
-    cancel: Cancel,
-}
-
-impl Bench {
-    /// A shell script that runs with busybox as its only input.
-    fn new(script: &str) -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&directory.path().join("store")).unwrap());
-        let exe = std::env::var_os("SKEP_TEST_EXE").map(PathBuf::from);
-        let exe = exe.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_skep")));
-        let mut bench = Bench {
-            sandbox: Sandbox::new(Arc::clone(&store), exe),
-            store,
-            directory,
-            command: Command {
-                argv: ["/bin/sh", "-ec", script].map(str::to_owned).into(),
-                env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
-                cwd: path("work"),
-                outputs: BTreeSet::from([path("out")]),
-                writable: BTreeSet::new(),
-                secrets: BTreeMap::new(),
-                limits: Limits {
-                    timeout: Duration::from_secs(60),
-                    max_log: 1 << 20,
-                    max_output: 64 << 20,
-                    max_processes: 64,
-                },
-            },
-            inputs: Vec::new(),
-            units: BTreeSet::new(),
-            secrets: BTreeMap::new(),
-            cancel: Cancel::default(),
-        };
-        let digest = bench.store.put(&std::fs::read(BUSYBOX).unwrap()).unwrap();
-        let executable = Node::File {
-            digest,
-            executable: true,
-        };
-        bench.input("bin/busybox", executable);
-        let applets = std::process::Command::new(BUSYBOX)
-            .arg("--list")
-            .output()
-            .unwrap();
-        for applet in String::from_utf8(applets.stdout)
-            .unwrap()
-            .lines()
-            .filter(|name| *name != "busybox")
-        {
-            bench.input(&format!("bin/{applet}"), Node::Symlink("busybox".to_owned()));
-        }
-        bench
-    }
-
-    fn input(&mut self, at: &str, node: Node) {
-        self.inputs
-            .push(ops::place(&*self.store, node, &path(at)).unwrap());
-    }
-
-    fn file(&mut self, at: &str, content: &str) {
-        let digest = self.store.put(content.as_bytes()).unwrap();
-        let executable = false;
-        self.input(at, Node::File { digest, executable });
-    }
-
-    fn run(&self) -> Result<Outcome, Error> {
-        let action = Action {
-            command: self.command.clone(),
-            input_root: ops::merge(&*self.store, &self.inputs).unwrap(),
-        };
-        let request = Request {
-            action: &action,
-            units: &self.units,
-            secrets: &self.secrets,
-        };
-        self.sandbox.run(&request, &self.cancel)
-    }
-
-    fn log(&self, log: Option<Digest>) -> String {
-        log.map_or(String::new(), |log| {
-            String::from_utf8(self.store.read(&log).unwrap()).unwrap()
-        })
-    }
-
-    /// What a script that is expected to succeed printed.
-    fn printed(&self) -> String {
-        let outcome = self.run().unwrap();
-        let log = self.log(outcome.log);
-        assert_eq!(outcome.exit_code, 0, "{log}");
-        log
-    }
-
-    /// What a script that is expected to fail printed.
-    fn refused(&self) -> String {
-        let outcome = self.run().unwrap();
-        let log = self.log(outcome.log);
-        assert_ne!(outcome.exit_code, 0, "{log}");
-        assert!(outcome.outputs.is_empty());
-        log
-    }
-
-    fn processes(&self) -> usize {
-        let marker = self.directory.path().join("store").canonicalize().unwrap();
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        entries
-            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == marker))
-            .count()
-    }
-}
+use skep::sandbox::Error;
+use skep::tree::{Node, ops};
+use skep_test_support::has_busybox;
 
 macro_rules! sandbox_tests {
     ($($(#[$attribute:meta])* fn $name:ident() $body:block)*) => {
@@ -193,6 +73,66 @@ sandbox_tests! {
         755 1000 315532800
         16384
         not a tty
+        ");
+    }
+
+    fn a_link_that_goes_up_inside_is_an_output() {
+        Bench::new("mkdir -p /out/a/b; ln -s a/b/../../c /out/x; ln -s b /out/a/l; ln -s a/l/../l /out/y").printed();
+    }
+
+    fn set_id_bits_are_refused_to_programs() {
+        let script = "echo > /out/su; chmod 755 /out/su; for m in u+s g+s 4755 2755; do chmod $m /out/su 2>&1; done; stat -c %a /out/su; mkdir -m 2755 /out/d 2>&1; stat -c %a /out";
+        let printed = Bench::new(&format!("set +e; {script}")).printed();
+        assert_eq!(printed.matches("Operation not permitted").count(), 5, "{printed}");
+        assert!(printed.contains("\n755\n"), "{printed}");
+    }
+
+    fn a_program_ends_when_no_one_reads_what_it_prints() {
+        assert_eq!(Bench::new("yes | head -n 1").printed(), "y\n");
+    }
+
+    fn addresses_are_always_the_same() {
+        let printed = Bench::new("for n in 1 2 3; do grep -v '^ffff' /proc/self/maps | cut -d' ' -f1 | md5sum; done").printed();
+        let first = printed.lines().next().unwrap();
+        assert_eq!(printed, format!("{first}\n").repeat(3));
+        assert_eq!(Bench::new("for n in 1 2 3; do grep -v '^ffff' /proc/self/maps | cut -d' ' -f1 | md5sum; done").printed(), printed);
+    }
+
+    fn proc_shows_nothing_of_the_host() {
+        let script = "ls /proc | grep -v '^[0-9]'; echo; cat /proc/meminfo /proc/loadavg /proc/uptime; grep -v '^cpu[0-9]' /proc/stat; \
+                      grep -c ^processor /proc/cpuinfo; grep -c '^cpu[0-9]' /proc/stat; nproc; ls -l /proc/mounts /proc/net | sed 's/.* //'; \
+                      grep -c : /proc/net/dev";
+        let printed = Bench::new(script).printed();
+        let processors = std::thread::available_parallelism().unwrap().to_string();
+        let printed = printed.replace(&format!("\n{processors}\n{processors}\n{processors}\n"), "\n[processors, three times]\n");
+        insta::assert_snapshot!(printed, @r"
+        self
+        thread-self
+
+        MemTotal:       16777216 kB
+        MemFree:        16777216 kB
+        MemAvailable:   16777216 kB
+        Buffers:               0 kB
+        Cached:                0 kB
+        SwapCached:            0 kB
+        SwapTotal:             0 kB
+        SwapFree:              0 kB
+        Shmem:                 0 kB
+        SReclaimable:          0 kB
+        0.00 0.00 0.00 1/1 1
+        0.00 0.00
+        cpu  0 0 0 0 0 0 0 0 0 0
+        intr 0
+        ctxt 0
+        btime 315532800
+        processes 1
+        procs_running 1
+        procs_blocked 0
+        softirq 0
+        [processors, three times]
+        self/mounts
+        self/net
+        1
         ");
     }
 
@@ -272,9 +212,10 @@ sandbox_tests! {
         let message = |script: &str| Bench::new(script).run().unwrap_err().to_string();
         insta::assert_snapshot!(message("ln -s /etc/passwd /out/l"), @"output `l` is a symlink to `/etc/passwd`, which leaves the output");
         insta::assert_snapshot!(message("ln -s ../../x /out/l"), @"output `l` is a symlink to `../../x`, which leaves the output");
-        insta::assert_snapshot!(message("echo > /out/su; chmod u+s /out/su"), @"output `su` is setuid or setgid");
+        insta::assert_snapshot!(message("ln -s . /out/a; ln -s a/.. /out/up; ln -s up/../etc /out/x"), @"output `up` is a symlink to `a/..`, which leaves the output");
+        insta::assert_snapshot!(message("ln -s m/../etc /out/x"), @"output `x` is a symlink to `m/../etc`, and the output has no `m`");
         insta::assert_snapshot!(message("mkfifo /out/p"), @"output `p` is a pipe; an output holds files, directories and symlinks");
-        insta::assert_snapshot!(message("for n in 1 2 3; do dd if=/dev/zero of=/out/$n bs=1M count=30 2>/dev/null; done"), @"output more than 67108864 bytes of output");
+        insta::assert_snapshot!(message("for n in 1 2 3; do dd if=/dev/zero of=/out/$n bs=1M count=30 2>/dev/null; done"), @"wrote more than 67108864 bytes of output; a larger `max_output` of its action allows more");
     }
 
     fn one_file_cannot_be_larger_than_all_output() {
@@ -376,6 +317,37 @@ sandbox_tests! {
         insta::assert_snapshot!(bench.run().unwrap_err(), @"cannot start `/bin/absent`: No such file or directory (os error 2); a program is an absolute path among the action's inputs, and so is its interpreter");
         bench.command.writable.insert(path("absent"));
         insta::assert_snapshot!(bench.run().unwrap_err(), @"`/absent` is declared writable, and the inputs have no such directory");
+    }
+
+    fn a_umask_changes_nothing() {
+        if std::env::var_os("SKEP_TEST_UMASK").is_some() {
+            return;
+        }
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", "umask 077; exec \"$0\" the_surroundings what_an_action_writes writing_over many_units modes_of"])
+            .arg(std::env::current_exe().unwrap())
+            .env("SKEP_TEST_UMASK", "077")
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{log}");
+        assert!(log.contains("5 passed"), "{log}");
+    }
+
+    fn modes_of_directories_are_always_the_same() {
+        let mut bench = Bench::new("stat -c '%a %n' / /out /tmp /src /src/file /dev /proc /work");
+        bench.command.writable.insert(path("src"));
+        bench.file("src/file", "content");
+        insta::assert_snapshot!(bench.printed(), @r"
+        755 /
+        755 /out
+        1777 /tmp
+        755 /src
+        644 /src/file
+        755 /dev
+        555 /proc
+        755 /work
+        ");
     }
 
     fn the_same_as_an_ordinary_user() {
