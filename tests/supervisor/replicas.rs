@@ -183,6 +183,8 @@ fn a_failed_update_leaves_the_old_replicas_and_the_old_spec_brings_them_back() {
     let before = converged(&mut client, "web");
     let mut bad = bench.script("echo broken; exit 9");
     bad.update.order = Order::StartFirst;
+    // On a busy machine it takes a while to fail; until then it has not shown that it works.
+    bad.update.monitor = ms(10_000);
     client.put(&bench.store, "web", &bad, 2, None).unwrap();
     let state = until(&mut client, "paused", |state| {
         state.services["web"].paused.is_some()
