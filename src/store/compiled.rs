@@ -13,6 +13,9 @@ use super::error::{Error, io as failed};
 use super::{Store, disk};
 use crate::digest::{Digest, Fingerprint, FingerprintHasher};
 
+/// The most bytes that are read at once to check an entry.
+const BUFFER: u64 = 128 << 10;
+
 /// The domain of [`Compiled::check`].
 const CHECK: &str = "skep 1 compiled bytes";
 
@@ -110,7 +113,9 @@ impl Store {
         if disk::is_untouched(&metadata) && known == Some(*digest) {
             return Ok(());
         }
-        let (mut hasher, mut buffer) = (Compiled::hasher(), vec![0; 128 << 10]);
+        // Most are small, and memory for the largest each time would take longer than to read them.
+        let room = digest.size().clamp(1, BUFFER);
+        let (mut hasher, mut buffer) = (Compiled::hasher(), vec![0; room as usize]);
         loop {
             match file.read(&mut buffer).map_err(failed("read", &path))? {
                 0 => break,
