@@ -126,12 +126,13 @@ impl<'a> Server<'a> {
     fn talk<'s>(&'s self, scope: &'s Scope<'s, '_>, number: u64, peer: UnixStream) {
         let ended = self.converse(scope, peer);
         let mut state = self.state();
-        state.peers.remove(&number);
         if let Err(error) = ended
             && !self.over.load(Ordering::SeqCst)
         {
             state.trouble.get_or_insert(error.to_string());
         }
+        // Last: it hangs up, and what the action does then may be its end.
+        state.peers.remove(&number);
     }
 
     fn converse<'s>(&'s self, scope: &'s Scope<'s, '_>, peer: UnixStream) -> io::Result<()> {
