@@ -1,11 +1,15 @@
 //! The compile cache from outside, with a shell script for a compiler: what is lost, killed or full makes no result wrong.
 
+use std::os::unix::fs::chown;
 use std::process::Stdio;
 
 use skep_test_support::{Random, has_busybox};
 
 use super::bad_input::on_a_disk_of_its_own;
 use super::bench::Bench;
+
+/// An account that is not the tests'.
+const USER: u32 = 65533;
 
 /// An action over a toolchain whose `go` is `script`. skep takes it for one that runs the compiler alone, because the shell
 /// stands among the sources.
@@ -153,6 +157,33 @@ fn a_full_disk_in_the_middle_of_an_entry_is_told_to_the_compiler() {
     );
     let ran = on_a_disk_of_its_own(&bench, &script);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+/// As after one run of skep as root with the user's own store: what cannot be read there is done without. A store that is
+/// another account's altogether is named.
+#[test]
+fn a_cache_of_another_user_is_done_without_and_a_store_is_named() {
+    if !has_busybox() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bench = bench(&user_of_the_cache()).belonging_to(Some(USER));
+    let first = bench.skep(&["build", "--json"]);
+    assert_eq!(counts(&first.stderr), Some((0, 1, 1)), "{}", first.stderr);
+    chown(bench.store().join("compiled"), Some(0), Some(0)).unwrap();
+    rebuild(&bench, "two");
+    let without = bench.skep(&["build", "--json"]);
+    assert_eq!(
+        (without.code, counts(&without.stderr)),
+        (0, Some((0, 1, 0))),
+        "{}",
+        without.stderr
+    );
+    assert_eq!(first.stdout, without.stdout);
+    chown(bench.store(), Some(0), Some(0)).unwrap();
+    insta::assert_snapshot!(bench.skep(&["build"]).failure(), @"
+    exit 4
+    error: the store `BENCH/store` belongs to uid 0, and skep runs as uid 65533; set SKEP_STORE to a directory of your own
+    ");
 }
 
 #[test]
