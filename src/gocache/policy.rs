@@ -29,7 +29,7 @@ type Version = (u32, u32);
 const FIRST: Version = (1, 24);
 
 /// Each Go whose names of indexes are known.
-const INDEXED: RangeInclusive<Version> = FIRST..=(1, 26);
+const INDEXED: RangeInclusive<Version> = FIRST..=(1, 27);
 
 /// So many bytes of a body tell whether it is Go's index.
 pub(super) const PREFIX: usize = INDEX.len();
@@ -432,7 +432,7 @@ mod tests {
             (one.key(&module), one.key(&own)),
             (again.key(&module), again.key(&own))
         );
-        assert!(one.indexes() && !of("", "", "go1.27.0\n").indexes());
+        assert!(one.indexes() && !of("", "", "go1.28.0\n").indexes());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use starlark::eval::Evaluator;
 use starlark::starlark_module;
 use starlark::values::Value;
 use starlark::values::list_or_tuple::UnpackListOrTuple;
+use starlark::values::none::NoneOr;
 use starlark::values::structs::AllocStruct;
 
 use super::context::{Context, Purpose};
@@ -14,17 +15,33 @@ use crate::digest::Fingerprint;
 use crate::lock::{DebianLock, DebianPackage, DebianRequest, LockRequest};
 use crate::plan::Secret;
 use crate::platform::Arch;
+use crate::source;
 use crate::tree::TreePath;
 
 /// A fingerprint of less could be reversed by trying all secrets.
 const MIN_SECRET: usize = 16;
 
+/// Whether a file could not be read because there is none.
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(source::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound
+    )
+}
+
 #[starlark_module]
 pub(super) fn primitives(builder: &mut GlobalsBuilder) {
     /// The text of a file: of the project by its path from the root, or `@skep//…` of the library. At most
-    /// 64 MiB.
-    fn read_text<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> anyhow::Result<String> {
-        Context::of(eval).read_text(path)
+    /// 64 MiB. `default` stands for a file that is not there; without it, that is an error.
+    fn read_text<'v>(
+        path: &str,
+        #[starlark(require = named, default = NoneOr::None)] default: NoneOr<String>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> anyhow::Result<String> {
+        match (Context::of(eval).read_text(path), default) {
+            (Err(error), NoneOr::Other(default)) if is_missing(&error) => Ok(default),
+            (read, _) => read,
+        }
     }
 
     /// A JSON file of the project as dictionaries, lists, strings and numbers.

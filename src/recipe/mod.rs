@@ -20,6 +20,8 @@ mod tree;
 mod value;
 
 #[cfg(test)]
+mod go_tests;
+#[cfg(test)]
 mod library_tests;
 #[cfg(test)]
 mod tests;

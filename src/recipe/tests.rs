@@ -275,9 +275,10 @@ fn an_error_in_the_library_points_at_the_users_line() {
     "#);
     let recipe = "load(\"@skep//go.star\", \"go_module\")\ncode = go_module(src = source([\"go.mod\"]))";
     insta::assert_snapshot!(error(recipe), @r#"
-    skep.star:2:8: cannot read `PROJECT/go.sum`: No such file or directory (os error 2)
+    skep.star:2:8: there is neither `go.mod` nor `go.sum`; `dir` says where the project has its module
      2 | code = go_module(src = source(["go.mod"]))
                 ^
+      through @skep//go.star:…
       through @skep//go.star:…
       through @skep//go.star:…
     "#);

@@ -10,7 +10,7 @@ use skep_test_support::{ARCHITECTURES, Project, Random};
 use super::{fixture, is_wanted, machine};
 
 /// A store in which Go has compiled what every program needs. One test at a time uses it.
-fn store() -> (MutexGuard<'static, ()>, PathBuf) {
+pub fn store() -> (MutexGuard<'static, ()>, PathBuf) {
     static STORE: OnceLock<(Mutex<()>, tempfile::TempDir)> = OnceLock::new();
     let (turn, store) = STORE.get_or_init(|| (Mutex::default(), tempfile::tempdir().unwrap()));
     let turn = turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -22,7 +22,8 @@ fn store() -> (MutexGuard<'static, ()>, PathBuf) {
     (turn, path)
 }
 
-fn project(store: &Path, recipe: &str) -> Project {
+/// An empty module with this recipe below [`PRELUDE`].
+pub fn project(store: &Path, recipe: &str) -> Project {
     let mut project = Project::new(env!("CARGO_BIN_EXE_skep"));
     project.commits = false;
     project.set("SKEP_STORE", store.to_str().unwrap());
@@ -95,7 +96,7 @@ fn write_words(project: &Project, word: &str) {
 
 /// Builds, and gives what the program says.
 #[track_caller]
-fn says(project: &Project) -> String {
+pub fn says(project: &Project) -> String {
     project.succeed(&["build"]);
     let label = format!("app@linux/{}:says", ARCHITECTURES[0]);
     project.succeed(&["log", &label]).trim().to_owned()

@@ -6,6 +6,7 @@
 mod changes;
 mod checkout;
 mod gocache;
+mod gomodule;
 mod machine;
 mod preview;
 mod production;
