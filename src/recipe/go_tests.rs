@@ -214,7 +214,7 @@ fn what_go_mod_asks_for_is_a_minimum() {
         let error = compiled_by(lines, arguments).unwrap_err();
         error.lines().next().unwrap().to_owned()
     };
-    insta::assert_snapshot!(problem("go 1.99.1", ""), @"`go.mod` wants Go 1.99.1, and the newest that is pinned is 1.27.3; `toolchain` takes another one");
+    insta::assert_snapshot!(problem("go 1.99.1", ""), @"`go.mod` wants Go 1.99.1, and the newest that is pinned is 1.27.3; `toolchain` takes a distribution of your own");
     insta::assert_snapshot!(problem("", "toolchain = \"1.2\""), @"Go 1.2 is not pinned; there is 1.21.13, 1.22.10, 1.23.9, 1.24.11, 1.25.5, 1.26.6, 1.27.3");
 }
 

@@ -74,7 +74,7 @@ const LAST: u32 = 469;
 /// Numbers from here on are of the x32 ABI, whose calls are those of x86_64 under other numbers.
 const X32: u32 = 0x4000_0000;
 
-/// Socket families with which a program may talk to itself; in its network namespace nobody else is.
+/// Socket families that are allowed: in a network namespace of its own, a program reaches only itself.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Puts what is typed into a terminal, or what is selected on a console, into another program's input.

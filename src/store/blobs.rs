@@ -144,14 +144,7 @@ impl Store {
         if !metadata.is_file() || metadata.len() != digest.size() {
             return Ok(Soundness::Damaged);
         }
-        let is_untouched = disk::is_untouched(&metadata);
-        let known = self
-            .verified
-            .lock()
-            .expect("never poisoned")
-            .get(&metadata.ino())
-            .copied();
-        if !(is_untouched && known == Some(*digest)) {
+        if !self.is_verified(&metadata, digest) {
             let mut hasher = Hasher::new();
             let hashed = open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
             match hashed {
@@ -160,13 +153,23 @@ impl Store {
                 // What cannot be read is as good as lost.
                 Ok(_) | Err(_) => return Ok(Soundness::Damaged),
             }
-            let mut verified = self.verified.lock().expect("never poisoned");
-            verified.insert(metadata.ino(), *digest);
+            self.set_verified(metadata.ino(), digest);
         }
-        if !(is_untouched && metadata.mode() & 0o7777 == mode && disk::is_given(&metadata)) {
+        if !(disk::is_untouched(&metadata) && metadata.mode() & 0o7777 == mode && disk::is_given(&metadata)) {
             seal(path, mode)?;
         }
         Ok(Soundness::Sound)
+    }
+
+    /// Whether this process wrote or hashed the inode, which holds `digest`, and nothing wrote to it since.
+    pub(super) fn is_verified(&self, metadata: &fs::Metadata, digest: &Digest) -> bool {
+        let verified = self.verified.lock().expect("never poisoned");
+        disk::is_untouched(metadata) && verified.get(&metadata.ino()) == Some(digest)
+    }
+
+    pub(super) fn set_verified(&self, inode: u64, digest: &Digest) {
+        let mut verified = self.verified.lock().expect("never poisoned");
+        verified.insert(inode, *digest);
     }
 
     /// Puts a finished file of `digest` in its place, with `mode`, unless the same came there first: what is there
@@ -179,10 +182,7 @@ impl Store {
             {
                 let _sweep = self.rely_on_content()?;
                 if disk::rename_new(new, place)? {
-                    self.verified
-                        .lock()
-                        .expect("never poisoned")
-                        .insert(inode, *digest);
+                    self.set_verified(inode, digest);
                     return Ok(());
                 }
             }

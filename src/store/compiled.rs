@@ -104,13 +104,7 @@ impl Store {
         let path = self.blob_path(digest);
         let mut file = self.open_blob(digest, &path)?;
         let metadata = file.metadata().map_err(failed("read", &path))?;
-        let known = self
-            .verified
-            .lock()
-            .expect("never poisoned")
-            .get(&metadata.ino())
-            .copied();
-        if disk::is_untouched(&metadata) && known == Some(*digest) {
+        if self.is_verified(&metadata, digest) {
             return Ok(());
         }
         // Most are small, and memory for the largest each time would take longer than to read them.
@@ -128,8 +122,7 @@ impl Store {
         if !disk::is_untouched(&metadata) {
             seal(&path, 0o644)?;
         }
-        let mut verified = self.verified.lock().expect("never poisoned");
-        verified.insert(metadata.ino(), *digest);
+        self.set_verified(metadata.ino(), digest);
         Ok(())
     }
 

@@ -5,14 +5,13 @@ mod bounds;
 mod escape;
 mod inside;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bench::{Bench, path};
 use skep::digest::{Digest, Fingerprint};
 use skep::sandbox::Error;
 use skep::tree::{Node, ops};
-use skep_test_support::has_busybox;
+use skep_test_support::{as_an_ordinary_user, has_busybox};
 
 macro_rules! sandbox_tests {
     ($($(#[$attribute:meta])* fn $name:ident() $body:block)*) => {
@@ -351,31 +350,7 @@ sandbox_tests! {
     }
 
     fn the_same_as_an_ordinary_user() {
-        if !rustix::process::geteuid().is_root() || std::env::var_os("SKEP_TEST_EXE").is_some() {
-            return;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let copy = |from: &Path, name: &str| {
-            let to = directory.path().join(name);
-            std::fs::copy(from, &to).unwrap();
-            to
-        };
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let tests = copy(&std::env::current_exe().unwrap(), "tests");
-        let skep = copy(Path::new(env!("CARGO_BIN_EXE_skep")), "skep");
-        let output = std::process::Command::new("setpriv")
-            .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
-            .arg(tests)
-            .current_dir(directory.path())
-            .env("SKEP_TEST_EXE", skep)
-            .env("TMPDIR", directory.path())
-            .env("INSTA_UPDATE", "no")
-            .output()
-            .unwrap();
-        let log = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{log}");
-        assert!(log.contains("the_surroundings_are_always_the_same ... ok"), "{log}");
+        as_an_ordinary_user(env!("CARGO_BIN_EXE_skep"), "the_surroundings_are_always_the_same");
     }
 }
 
